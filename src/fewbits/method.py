@@ -1,0 +1,137 @@
+"""The contract every method fulfils: how tensors are made cheap, and how they come back.
+
+A method is built from a frozen config that goes through JSON unchanged. It knows the Lagrangian
+multiplier (`rate_weight`) and never files, budgets or workers: those live in `fewbits.api`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from fewbits.chunk import Chunk
+from fewbits.errors import InvalidArgument
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is to be coded, and what is known about it.
+
+    Tensors are the caller's: never modified. `statistics` may hold, by tensor name, a sensitivity
+    (float): the increase of the loss per unit of relative squared error of that tensor.
+    """
+
+    tensors: Mapping[str, Tensor]
+    module: nn.Module | None = None
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """Base of the methods' configs: frozen, all fields JSON values.
+
+    Law: `Config.from_json(config.to_json()) == config`.
+    """
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as a dict of JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Build a config from `to_json`'s dict.
+
+        Raises:
+            InvalidArgument: a key is not a field of this config.
+        """
+        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        if unknown:
+            raise InvalidArgument(f"{cls.__name__} has no setting named {', '.join(unknown)}.")
+        return cls(**values)
+
+
+class Method(ABC):
+    """How tensors are made cheap.
+
+    Laws: `decode` gives the same bits on every machine; `encode` depends on the source, the config,
+    `rate_weight` and the seed only, and leaves the source's tensors untouched.
+    """
+
+    id: ClassVar[str]  # WIRE: written to files, never reused
+    code: ClassVar[int]  # WIRE: the id in bare files, never reused
+    payload_version: ClassVar[int]  # WIRE: a change needs a new golden file
+    config: MethodConfig
+
+    @abstractmethod
+    def encode(self, source: Source, *, rate_weight: float, seed: int) -> Iterator[Chunk]:
+        """Yield the finished parts of all tensors in the source, minimising
+
+            distortion + rate_weight * bits / (number of coded weights).
+
+        Raises:
+            InvalidArgument: a tensor cannot be coded by this method.
+        """
+
+    @abstractmethod
+    def decode(self, chunk: Chunk) -> Mapping[str, Tensor]:
+        """Return the chunk's tensors by name, on the CPU; for a tile, its elements as one dimension.
+
+        Raises:
+            Corrupt: the payload breaks a rule of its page in `docs/payload/`.
+            Incompatible: the chunk's payload version is not known.
+        """
+
+
+class Reconstruction(NamedTuple):
+    """One draw of a representation.
+
+    values: by tensor name, each with its source tensor's shape, dtype and device.
+    bits: () float, expected size of this draw in bits, all of it; differentiable in train().
+    """
+
+    values: Mapping[str, Tensor]
+    bits: Tensor
+
+
+class Representation(nn.Module, ABC):
+    """A method bound to one source; its parameters are the latents and what is learned with them.
+
+    Laws: after `commit(step)`, `forward()` gives for that step exactly the bits that decoding the
+    chunks gives; in eval, `bits` is within 1 % + 16 bytes a file of the bytes written.
+    """
+
+    steps: tuple[str, ...]
+    rate_weight: float
+    num_weights: int  # coded weights: the divisor of `rate_loss`
+
+    @abstractmethod
+    def forward(self) -> Reconstruction:
+        """Return values and bits of one draw: relaxed in train(), what decode gives in eval()."""
+
+    @abstractmethod
+    def commit(self, step: str) -> None:
+        """Make one step final.
+
+        Raises:
+            InvalidArgument: there is no such step.
+        """
+
+    @abstractmethod
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield the finished parts; commits what is not committed yet."""
+
+
+class TrainableMethod(Method):
+    """A method whose latents can be trained: EPR, MIRACLE, QSWD with fine-tuning."""
+
+    @abstractmethod
+    def represent(self, source: Source, *, rate_weight: float, seed: int) -> Representation:
+        """Bind the method to a source, its latents started from the source's tensors."""
+
+    def encode(self, source: Source, *, rate_weight: float, seed: int) -> Iterator[Chunk]:
+        """Represent and commit without training."""
+        with torch.no_grad():
+            yield from self.represent(source, rate_weight=rate_weight, seed=seed).eval().chunks()
