@@ -5,14 +5,14 @@ multiplier (`rate_weight`) and never files, budgets or workers: those live in `f
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
-from fewbits.chunk import Chunk
+from fewbits.chunk import Chunk, TensorSpec
 from fewbits.errors import InvalidArgument
 
 
@@ -27,6 +27,14 @@ class Source:
     tensors: Mapping[str, Tensor]
     module: nn.Module | None = None
     statistics: Mapping[str, Any] = field(default_factory=dict)
+    num_weights: int | None = None  # coded weights of the whole, where this is a part of it
+
+    @property
+    def rate_divisor(self) -> int:
+        """Number of coded weights that `rate_weight` is divided by, at least 1."""
+        if self.num_weights is not None:
+            return self.num_weights
+        return max(1, sum(tensor.numel() for tensor in self.tensors.values() if tensor.is_floating_point()))
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,14 @@ class MethodConfig:
         return cls(**values)
 
 
+class Survey(Protocol):
+    """What the search for a budget needs to know of a source: the expected size at any rate weight."""
+
+    def bits(self, rate_weight: float) -> float:
+        """Expected bits of the source's payloads, within some per cent; falls as rate_weight rises."""
+        ...
+
+
 class Method(ABC):
     """How tensors are made cheap.
 
@@ -63,7 +79,32 @@ class Method(ABC):
     id: ClassVar[str]  # WIRE: written to files, never reused
     code: ClassVar[int]  # WIRE: the id in bare files, never reused
     payload_version: ClassVar[int]  # WIRE: a change needs a new golden file
+    config_type: ClassVar[type[MethodConfig]]
     config: MethodConfig
+
+    @abstractmethod
+    def __init__(self, config: Any = None) -> None:
+        """Build the method from a config of its `config_type`, or from the default one."""
+
+    @classmethod
+    def from_config(cls, values: Mapping[str, Any]) -> Self:
+        """Build the method from its config's JSON values.
+
+        Raises:
+            InvalidArgument: a value is not one of its settings.
+        """
+        return cls(cls.config_type.from_json(values))
+
+    @abstractmethod
+    def units(self, specs: Sequence[TensorSpec]) -> list[tuple[TensorSpec, ...]]:
+        """Split tensors into what must be encoded together; a pure function of the specs.
+
+        Law: encoding the units apart, in any order, gives the chunks that encoding the source gives.
+        """
+
+    @abstractmethod
+    def survey(self, source: Source) -> Survey:
+        """Gather the statistics that predict the size at any rate weight, in one pass over the tensors."""
 
     @abstractmethod
     def encode(self, source: Source, *, rate_weight: float, seed: int) -> Iterator[Chunk]:

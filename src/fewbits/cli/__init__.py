@@ -1,0 +1,1 @@
+"""The `fewbits` command; importing it imports no torch."""

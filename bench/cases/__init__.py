@@ -1,0 +1,28 @@
+"""The cases, a module each: a docstring of one sentence, `takes_rivals`, `rows(options) -> Iterator[Row]`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rivals import Rival
+
+NAMES = ("minilm", "resnet20", "coder", "small")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asks of a case."""
+
+    rivals: tuple[Rival, ...] = ()
+    rivals_only: bool = False
+    seed: int = 0
+    num_symbols: int = 64 << 20  # of each large stream of the case `coder`
+
+
+def case_module(name: str) -> ModuleType:
+    """Import one case by its name."""
+    return import_module(f"cases.{name}")

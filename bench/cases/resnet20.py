@@ -1,0 +1,76 @@
+"""ResNet-20 for CIFAR-10 at a tenth of its checkpoint's size; judged on 1,000 lossless test images."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from . import Options
+from .comparison import Tensors, fewbits_row, rival_rows
+from .inputs import data_file, data_loaders, need
+from .row import Figure, Measured, Row
+
+takes_rivals = True
+
+MAX_POINTS_LOST = 1.5
+
+
+def rows(options: Options) -> Iterator[Row]:
+    """Measure the original, fewbits at a tenth of its file, then the rivals; all on the same images."""
+    need("safetensors", "torch")
+    from safetensors.numpy import load_file
+
+    checkpoint = data_file("models/cifar10_resnet20.safetensors")
+    source_size = checkpoint.stat().st_size
+    tensors = load_file(checkpoint)
+    images, labels = data_loaders().cifar10_test1k()
+    original = _predictions(tensors, images)
+
+    def quality(decoded: Tensors) -> dict[str, Measured]:
+        predictions = _predictions(decoded, images)
+        accuracy = 100 * float((predictions == labels).mean())
+        return {
+            "accuracy": round(accuracy, 6),  # per cent
+            "points_lost": round(100 * float((original == labels).mean()) - accuracy, 6),
+            "same_predictions": float((predictions == original).mean()),
+            "num_images": len(labels),
+        }
+
+    yield Row("original", {"size": source_size, **quality(tensors)})
+    if not options.rivals_only:
+        budget = source_size // 10
+        asked = (Figure("size", "<=", budget), Figure("points_lost", "<=", MAX_POINTS_LOST))
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "resnet20.fewbits"
+            yield fewbits_row(
+                "fewbits 1/10",
+                checkpoint,
+                tensors,
+                quality,
+                path,
+                budget=budget,
+                seed=options.seed,
+                asked=asked,
+            )
+    yield from rival_rows(options.rivals, tensors, quality)
+
+
+def _predictions(tensors: Tensors, images: np.ndarray) -> np.ndarray:
+    """Return the class, (N,) int64, that these weights give to each of (N, 32, 32, 3) uint8 images."""
+    import torch
+
+    from .resnet import MEAN, STANDARD_DEVIATION, ResNet20
+
+    network = ResNet20()
+    state = {name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()}
+    # Strict but for the batch counters, which this checkpoint does not have and evaluation does not use.
+    result = network.load_state_dict(state, strict=False)
+    absent = [name for name in result.missing_keys if not name.endswith("num_batches_tracked")]
+    if absent or result.unexpected_keys:
+        raise RuntimeError("the checkpoint's names are not those of ResNet-20.")
+    network.eval()
+    inputs = (images / np.float32(255) - np.float32(MEAN)) / np.float32(STANDARD_DEVIATION)
+    with torch.inference_mode():
+        batches = torch.from_numpy(inputs.transpose(0, 3, 1, 2).copy()).split(250)
+        return torch.cat([network(batch).argmax(1) for batch in batches]).numpy()

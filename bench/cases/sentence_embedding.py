@@ -1,0 +1,99 @@
+"""How well a sentence encoder still works: drift of its embeddings, agreement with human scores."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from .comparison import Tensors
+from .inputs import data_file, data_loaders
+from .row import Measured
+
+MAX_LENGTH = 128  # tokens a sentence, as the model's own evaluation truncates
+MAX_BATCH_TOKENS = 4096
+
+
+class SentenceEmbedding:
+    """The model, every different sentence of the STS benchmark's dev split, and the original's embeddings.
+
+    A batch holds sentences of one length only: no padding, so no attention mask, and an embedding depends on
+    which sentences share its batch by no more than float rounding.
+
+    tensors: the checkpoint, by name, as NumPy arrays.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported
+        import torch
+        import transformers
+        from safetensors.numpy import load_file
+
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        self._torch = torch
+        self._model = transformers.AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
+        self._parameters = dict(self._model.named_parameters())
+        self.tensors: dict[str, np.ndarray] = load_file(folder / "model.safetensors")
+
+        pairs = data_loaders().stsb(data_file("stsb/stsb-en-dev.csv"))
+        sentences = sorted({first for first, _, _ in pairs} | {second for _, second, _ in pairs})
+        position = {sentence: index for index, sentence in enumerate(sentences)}
+        self._first = np.array([position[first] for first, _, _ in pairs])
+        self._second = np.array([position[second] for _, second, _ in pairs])
+        self._scores = np.array([score for _, _, score in pairs])
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        tokens = tokenizer(sentences, truncation=True, max_length=MAX_LENGTH)["input_ids"]
+        self._batches = _batches(tokens)
+        self._num_sentences = len(sentences)
+        self._original = self._embed()
+
+    def original_quality(self) -> dict[str, Measured]:
+        """Return the quality of the checkpoint itself."""
+        return self._measures(self._original)
+
+    def quality(self, decoded: Tensors) -> dict[str, Measured]:
+        """Return drift (1 − mean cosine to the original's embeddings, all sentences) and Spearman's ρ."""
+        with self._torch.no_grad():
+            for name, parameter in self._parameters.items():
+                parameter.copy_(self._torch.from_numpy(np.array(decoded[name], np.float32)))
+        return self._measures(self._embed())
+
+    def _measures(self, embeddings: np.ndarray) -> dict[str, Measured]:
+        from scipy.stats import spearmanr
+
+        cosines = (embeddings * self._original).sum(1)
+        similarity = (embeddings[self._first] * embeddings[self._second]).sum(1)
+        return {
+            "drift": float(1 - cosines.mean()),
+            "spearman": float(spearmanr(similarity, self._scores).statistic),
+            "num_sentences": self._num_sentences,
+        }
+
+    def _embed(self) -> np.ndarray:
+        """Return (sentences, width) float64: mean of the token states, scaled to length 1."""
+        torch = self._torch
+        result: np.ndarray | None = None
+        with torch.inference_mode():
+            for indices, tokens in self._batches:
+                ids = torch.from_numpy(tokens)
+                states = self._model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+                embeddings = torch.nn.functional.normalize(states.mean(1).double(), dim=1).numpy()
+                if result is None:
+                    result = np.zeros((self._num_sentences, embeddings.shape[1]))
+                result[indices] = embeddings
+        assert result is not None
+        return result
+
+
+def _batches(tokens: list[list[int]]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Group sentences of equal length: (indices, token ids) with at most MAX_BATCH_TOKENS tokens each."""
+    by_length: dict[int, list[int]] = {}
+    for index, sentence in enumerate(tokens):
+        by_length.setdefault(len(sentence), []).append(index)
+    batches = []
+    for length, indices in sorted(by_length.items()):
+        size = max(1, MAX_BATCH_TOKENS // length)
+        for start in range(0, len(indices), size):
+            chosen = indices[start : start + size]
+            batches.append((np.array(chosen), np.array([tokens[i] for i in chosen], np.int64)))
+    return batches

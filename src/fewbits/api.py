@@ -1,0 +1,273 @@
+"""The doors: compress, decompress, save, load, open. Checks, files and the budget live here, once."""
+
+import io
+import os
+import time
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from fewbits.archive import Archive, read_tensors
+from fewbits.budget import meet, parse_size
+from fewbits.chunk import Chunk
+from fewbits.coder.isa import forced_isa
+from fewbits.container.atomic import check_target, write_atomic
+from fewbits.container.format import TensorEntry
+from fewbits.container.inspect import info, verify
+from fewbits.container.writer import file_bytes
+from fewbits.encode import Progress, encode, executor_for, survey
+from fewbits.errors import InvalidArgument
+from fewbits.method import Method, Source
+from fewbits.methods.ecsq import Ecsq
+from fewbits.methods.lossless import Lossless
+from fewbits.nn.attach import attach, attached_of
+from fewbits.outcome import lossy_rate, report_of
+from fewbits.report import Report
+from fewbits.sources import Checkpoint, SourceLike, entries_of, read_checkpoint
+
+__all__ = ["attach", "compress", "decompress", "info", "load", "open", "parse_size", "save", "verify"]
+
+
+def compress(
+    source: SourceLike,
+    path: str | os.PathLike[str],
+    *,
+    budget: int | str | None = None,
+    bits: float | None = None,
+    lossless: bool = False,
+    workers: int | Executor = 1,
+    seed: int = 0,
+    bare: bool = False,
+    statistics: Mapping[str, float] | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Write a checkpoint as a `.fewbits` file, and say what it cost. Give one of budget, bits and lossless.
+
+    Args:
+        source: a state dict, a module, a .safetensors file, a folder with its index, or a .pt file (read with
+            weights_only=True). Not modified.
+        path: the file to write, whole or not at all.
+        budget: bytes of the whole file at most, or text such as "8.6MB" (10^6).
+        bits: payload bits a lossily coded weight at most.
+        lossless: keep every bit.
+        workers: processes, or an executor of your own; the file does not depend on it.
+        seed: of everything random; stored in the file.
+        bare: write the bare profile: no names, shapes or records; loading needs the module.
+        statistics: by tensor name, the loss added per unit of relative squared error, where it is known.
+        progress: called with a stage and how many of how many units are done.
+
+    Raises:
+        InvalidArgument: the source or the target is not usable, or the budget cannot be met.
+        OSError: the system failed to write.
+    """
+    start = time.monotonic()
+    forced_isa()
+    target = _one_target(budget, bits, lossless)
+    if not 0 <= seed < 1 << 64:
+        raise InvalidArgument(f"the seed must be from 0 to 2^64 - 1, not {seed}.")
+    check_target(path)
+    checkpoint = read_checkpoint(source)
+    if bare:
+        checkpoint = _without_copies(checkpoint)
+    unknown = sorted(set(statistics or {}) - set(checkpoint.tensors))
+    if unknown:
+        raise InvalidArgument(f"statistics are given for {unknown[0]!r}, which the source does not have.")
+    given = Source(checkpoint.stored, checkpoint.module, statistics or {})
+
+    def assembled(chunks: list[Chunk], rate_weight: float | None) -> bytes:
+        metadata = None if bare else checkpoint.metadata
+        entries = checkpoint.entries
+        return file_bytes(
+            chunks=chunks, tensors=entries, seed=seed, rate_weight=rate_weight, metadata=metadata, bare=bare
+        )
+
+    with executor_for(workers) as executor:
+        if target is None:
+            chunks = encode(Lossless(), given, rate_weight=0.0, seed=seed, executor=executor, progress=progress)
+            rate_weight, data = None, assembled(chunks, None)
+        else:
+            method: Method = Ecsq()
+            surveys = survey(method, given, executor, progress)
+
+            def measured(rate_weight: float) -> tuple[float, tuple[list[Chunk], bytes]]:
+                options: dict[str, Any] = {"seed": seed, "executor": executor, "progress": progress}
+                chunks = encode(method, given, rate_weight=rate_weight, **options)
+                data = assembled(chunks, rate_weight)
+                return (len(data) if bits is None else lossy_rate(chunks)), (chunks, data)
+
+            unit = 8 if bits is None else given.rate_divisor
+            words = "bytes" if bits is None else "bits a weight"
+            trial = meet(target, lambda rate: sum(s.bits(rate) for s in surveys) / unit, measured, words)
+            rate_weight, (chunks, data) = trial.rate_weight, trial.result
+    size = write_atomic(path, [data])
+    return report_of(os.fspath(path), size, checkpoint, chunks, rate_weight, time.monotonic() - start)
+
+
+def _one_target(budget: int | str | None, bits: float | None, lossless: bool) -> float | None:
+    """The size to meet, in bytes or bits a weight; None for lossless.
+
+    Raises:
+        InvalidArgument: none, or more than one, of the three is given.
+    """
+    if (budget is not None) + (bits is not None) + bool(lossless) != 1:
+        raise InvalidArgument("say how small: give one of budget=, bits= and lossless=True.")
+    if budget is not None:
+        return float(parse_size(budget))
+    if bits is not None and not 0 < bits < float("inf"):
+        raise InvalidArgument(f"bits must be above 0, not {bits}.")
+    return bits
+
+
+def _without_copies(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with equal copies stored apart: the bare profile knows ties only."""
+    entries = entries_of(checkpoint.tensors, copies=False)
+    return Checkpoint(checkpoint.tensors, entries, checkpoint.metadata, checkpoint.num_bytes, checkpoint.module)
+
+
+def save(module: nn.Module, path: str | os.PathLike[str], *, bare: bool = False) -> Report:
+    """Write a module whose training was attached to a method (`attach`), its latents as they are now.
+
+    Raises:
+        InvalidArgument: nothing is attached to the module, or the target is not usable.
+        OSError: the system failed to write.
+    """
+    start = time.monotonic()
+    check_target(path)
+    attached = attached_of(module)
+    if attached is None:
+        raise InvalidArgument("nothing is attached to this module; use compress, or attach a method first.")
+    tensors = attached.plain_state()
+    chunks = list(attached.chunks())
+    entries = entries_of(tensors, copies=False)
+    representation = attached.representation
+    num_bytes = sum(entry.spec.num_bytes for entry in entries if entry.target is None)
+    checkpoint = Checkpoint(tensors, entries, None, num_bytes, module)
+    rate_weight = representation.rate_weight
+    data = file_bytes(
+        chunks=chunks, tensors=entries, seed=chunks[0].seed, rate_weight=rate_weight, metadata=None, bare=bare
+    )
+    size = write_atomic(path, [data])
+    return report_of(os.fspath(path), size, checkpoint, chunks, rate_weight, time.monotonic() - start)
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    into: nn.Module | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    limit: int | None = None,
+) -> Any:
+    """Decode a file: return its state dict, or `into` with its tensors filled.
+
+    Args:
+        path: the file; damage is refused.
+        into: the module to fill, in place; it keeps its own dtypes and devices. Left untouched on any error.
+        device: where the returned tensors go; with `into`, where the module goes.
+        dtype: what floating point tensors are converted to; likewise.
+        limit: bytes that all decoded tensors may take; by default 2^30, or 1024 times the file's size if that is more.
+
+    Raises:
+        Corrupt, Truncated, Incompatible, TooLarge: as the file is.
+        InvalidArgument: the path cannot be read, or `into` has other names or shapes.
+    """
+    forced_isa()
+    tensors = read_tensors(path, into=into, limit=limit)
+    if into is not None:
+        _check_keys(into, tensors)
+        into.load_state_dict(tensors, strict=True)
+        return into.to(device=device, dtype=dtype) if device is not None or dtype is not None else into
+    moved: dict[int, Tensor] = {}
+    for tensor in tensors.values():
+        if id(tensor) not in moved:  # ties stay ties
+            floating = tensor.dtype.is_floating_point
+            moved[id(tensor)] = tensor.to(device=device, dtype=dtype if floating else None)
+    return {name: moved[id(tensor)] for name, tensor in tensors.items()}
+
+
+def _check_keys(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Check that a module takes exactly these tensors.
+
+    Raises:
+        InvalidArgument: it does not; the first names are named.
+    """
+    own = module.state_dict()
+    missing = [name for name in own if name not in tensors]
+    unexpected = [name for name in tensors if name not in own]
+    if missing or unexpected:
+        parts = [f"{what} {', '.join(map(repr, names[:5]))}{' and more' if len(names) > 5 else ''}"
+                 for what, names in (("lacks", missing), ("has besides", unexpected)) if names]
+        raise InvalidArgument(f"the file does not fit into=: compared with the module it {' and '.join(parts)}.")
+    for name, tensor in tensors.items():
+        if own[name].shape != tensor.shape:
+            raise InvalidArgument(
+                f"tensor {name!r} has the shape {tuple(tensor.shape)} in the file and {tuple(own[name].shape)} in into=."
+            )
+
+
+def open(path: str | os.PathLike[str], *, limit: int | None = None) -> Archive:  # noqa: A001 - fewbits.open
+    """Open a file to read tensors one by one; each is read, checked and decoded alone when asked for.
+
+    >>> with fewbits.open("model.fewbits") as file:  # doctest: +SKIP
+    ...     file["encoder.weight"]
+
+    Raises:
+        Corrupt, Truncated, Incompatible, TooLarge, InvalidArgument: as for `load`.
+    """
+    forced_isa()
+    return Archive(path, limit=limit)
+
+
+def decompress(path: str | os.PathLike[str], out: str | os.PathLike[str], *, limit: int | None = None) -> None:
+    """Decode a file to a .safetensors or a .pt file, with the source's metadata.
+
+    Ties are kept in a .pt file; safetensors has none, so each name gets a copy.
+
+    Raises:
+        InvalidArgument: `out` ends otherwise, is not writable, or safetensors cannot hold a dtype.
+        Corrupt, Truncated, Incompatible, TooLarge: as for `load`.
+        OSError: the system failed to write.
+    """
+    suffix = os.path.splitext(os.fspath(out))[1]
+    if suffix not in (".safetensors", ".pt"):
+        raise InvalidArgument(f"{os.fspath(out)!r} must end in .safetensors or .pt.")
+    check_target(out)
+    with open(path, limit=limit) as archive:
+        entries, metadata = archive.entries, archive.metadata
+        if suffix == ".safetensors":
+            _check_safetensors(entries)
+        tensors = archive.read_all()
+    if suffix == ".safetensors":
+        seen: set[int] = set()
+        apart: dict[str, Tensor] = {}
+        for name, tensor in tensors.items():
+            apart[name] = tensor.clone() if id(tensor) in seen else tensor
+            seen.add(id(tensor))
+        write_atomic(out, [safetensors.torch.save(apart, dict(metadata) if metadata else None)])
+    else:
+        buffer = io.BytesIO()
+        torch.save(tensors, buffer)
+        write_atomic(out, [buffer.getvalue()])
+
+
+def _check_safetensors(entries: tuple[TensorEntry, ...]) -> None:
+    """Check that safetensors can hold all dtypes.
+
+    Raises:
+        InvalidArgument: it cannot; the tensor is named.
+    """
+    refused: set[str] = set()
+    for dtype in {entry.spec.dtype for entry in entries}:
+        try:
+            safetensors.torch.save({"x": torch.empty(0, dtype=getattr(torch, dtype))})
+        except (KeyError, ValueError, TypeError, RuntimeError, safetensors.SafetensorError):
+            refused.add(dtype)
+    for entry in entries:
+        if entry.spec.dtype in refused:
+            raise InvalidArgument(
+                f"tensor {entry.spec.name!r} has the dtype {entry.spec.dtype}, which safetensors cannot hold; write a .pt file."
+            )

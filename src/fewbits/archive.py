@@ -1,0 +1,114 @@
+"""A `.fewbits` file opened for reading: tensors by name, each decoded when asked for."""
+
+import os
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Self
+
+from torch import Tensor, nn
+
+from fewbits.chunk import TensorSpec
+from fewbits.container.format import TensorEntry, fingerprint_of
+from fewbits.container.reader import Reader
+from fewbits.encode import decode
+from fewbits.errors import InvalidArgument
+from fewbits.sources import entries_of
+
+
+class Archive(Mapping[str, Tensor]):
+    """Tensors of a file by name, in the source's order; a context manager.
+
+    Reading one tensor reads, checks and decodes only the parts that hold it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, limit: int | None = None) -> None:
+        """Open a file (see `fewbits.open`)."""
+        self._reader = Reader(path, limit=limit)
+        self._positions = {entry.spec.name: i for i, entry in enumerate(self.entries)}
+
+    @property
+    def entries(self) -> tuple[TensorEntry, ...]:
+        """Names, dtypes, shapes and aliases of all tensors."""
+        return self._reader.header.tensors
+
+    @property
+    def metadata(self) -> Mapping[str, str] | None:
+        """The source's own metadata."""
+        return self._reader.header.metadata
+
+    def spec(self, name: str) -> TensorSpec:
+        """Return a tensor's name, dtype and shape without decoding it."""
+        return self.entries[self._position(name)].spec
+
+    def _position(self, name: str) -> int:
+        if name not in self._positions:
+            raise InvalidArgument(f"the file has no tensor named {name!r}.")
+        return self._positions[name]
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Decode one tensor.
+
+        Raises:
+            InvalidArgument: there is no such tensor.
+            Corrupt, Truncated, Incompatible: as the file is.
+        """
+        position = self._position(name)
+        target = self.entries[position].target
+        stored = self.entries[position if target is None else target].spec.name
+        parts = self._reader.parts_of(position)
+        return decode(self._reader.read_chunk(part) for part in parts)[stored]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._positions
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._positions)
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def read_all(self) -> dict[str, Tensor]:
+        """Decode everything, each part once; ties are one tensor, equal copies are tensors of their own."""
+        return _all_tensors(self._reader, self.entries)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_tensors(
+    path: str | os.PathLike[str], *, into: nn.Module | None = None, limit: int | None = None
+) -> dict[str, Tensor]:
+    """Decode all tensors of a file; a bare file takes names, shapes and ties from `into`.
+
+    Raises:
+        Corrupt, Truncated, Incompatible, TooLarge, InvalidArgument: as for `fewbits.load`.
+    """
+    if into is None:
+        with Archive(path, limit=limit) as archive:
+            return archive.read_all()
+    entries = entries_of(into.state_dict(keep_vars=True), copies=False)
+    specs = [entry.spec for entry in entries if entry.target is None]
+    fingerprint = fingerprint_of(entry.spec for entry in entries)
+    with Reader(path, specs=specs, fingerprint=fingerprint, limit=limit) as reader:
+        return _all_tensors(reader, entries if reader.bare else reader.header.tensors)
+
+
+def _all_tensors(reader: Reader, entries: tuple[TensorEntry, ...]) -> dict[str, Tensor]:
+    decoded = decode(reader.read_chunk(part) for part in range(len(reader.parts)))
+    tensors: dict[str, Tensor] = {}
+    for entry in entries:
+        if entry.target is None:
+            tensors[entry.spec.name] = decoded[entry.spec.name]
+        else:
+            target = decoded[entries[entry.target].spec.name]
+            tensors[entry.spec.name] = target if entry.shared else target.clone()
+    return tensors

@@ -1,0 +1,65 @@
+"""Variable-length integers of the file format (`docs/format.md`, section 1): LEB128, shortest form only."""
+
+from fewbits.errors import Corrupt, InvalidArgument
+
+MAX_BYTES = 10  # WIRE: 64 bits in groups of 7
+
+
+def write_uint(value: int) -> bytes:
+    """Encode an unsigned integer, 7 bits a byte, least significant group first.
+
+    Raises:
+        InvalidArgument: `value` is negative or needs more than 64 bits.
+    """
+    if not 0 <= value < 1 << 64:
+        raise InvalidArgument(f"{value} is not an unsigned 64-bit integer.")
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def read_uint(data: bytes | bytearray | memoryview, position: int) -> tuple[int, int]:
+    """Decode the unsigned integer at byte `position`; return it and the position after it.
+
+    Raises:
+        Corrupt: the integer is not in its shortest form, needs more than 64 bits, or runs past the
+            end of `data`; names the byte offset in `data`.
+    """
+    end = min(len(data), position + MAX_BYTES)
+    value = 0
+    for at in range(position, end):
+        byte = data[at]
+        value |= (byte & 0x7F) << 7 * (at - position)
+        if byte < 0x80:
+            if byte == 0 and at > position:
+                raise Corrupt(f"the integer at byte offset {position} is not in its shortest form.")
+            if value >> 64:
+                raise Corrupt(f"the integer at byte offset {position} needs more than 64 bits.")
+            return value, at + 1
+    if end == position + MAX_BYTES:
+        raise Corrupt(f"the integer at byte offset {position} is longer than {MAX_BYTES} bytes.")
+    raise Corrupt(f"the integer at byte offset {position} runs past the end of its field.")
+
+
+def write_sint(value: int) -> bytes:
+    """Encode a signed 64-bit integer as the `uint` of its zigzag: 0, -1, 1, -2, ... are 0, 1, 2, 3, ...
+
+    Raises:
+        InvalidArgument: `value` needs more than 64 bits.
+    """
+    if not -(1 << 63) <= value < 1 << 63:
+        raise InvalidArgument(f"{value} is not a signed 64-bit integer.")
+    return write_uint(value << 1 if value >= 0 else (-value << 1) - 1)
+
+
+def read_sint(data: bytes | bytearray | memoryview, position: int) -> tuple[int, int]:
+    """Decode the signed integer at byte `position`; return it and the position after it.
+
+    Raises:
+        Corrupt: as `read_uint`.
+    """
+    zigzag, position = read_uint(data, position)
+    return (zigzag >> 1) ^ -(zigzag & 1), position

@@ -1,0 +1,155 @@
+"""Tensors to chunks and back, on one worker or many: the loops that every method shares."""
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewbits.chunk import Chunk, TensorSpec
+from fewbits.errors import Corrupt, FewbitsError, InvalidArgument
+from fewbits.method import Method, Source, Survey
+from fewbits.registry import method_class
+from fewbits.tensors import bits_of, from_bits, spec_of
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+Unit: TypeAlias = list[tuple[TensorSpec, NDArray[np.unsignedinteger]]]
+
+Result = TypeVar("Result")
+
+
+@contextmanager
+def executor_for(workers: int | Executor) -> Iterator[Executor | None]:
+    """Give the executor to encode on: None for one worker, a process pool for more, or the caller's own.
+
+    A process pool starts fresh interpreters, so a script that uses it needs its `if __name__ == "__main__"` guard.
+
+    Raises:
+        InvalidArgument: workers is below 1.
+    """
+    if isinstance(workers, Executor):
+        yield workers
+        return
+    if workers < 1:
+        raise InvalidArgument(f"workers must be at least 1, not {workers}.")
+    if workers == 1:
+        yield None
+        return
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield pool
+
+
+def survey(method: Method, source: Source, executor: Executor | None, progress: Progress | None = None) -> list[Survey]:
+    """Survey a source unit by unit."""
+    return list(_over_units(_survey_unit, method, source, (), executor, "survey", progress))
+
+
+def encode(
+    method: Method,
+    source: Source,
+    *,
+    rate_weight: float,
+    seed: int = 0,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+) -> list[Chunk]:
+    """Encode a source unit by unit; the chunks do not depend on the executor."""
+    encoded = _over_units(_encode_unit, method, source, (rate_weight, seed), executor, "encode", progress)
+    return [chunk for chunks in encoded for chunk in chunks]
+
+
+def _over_units(
+    work: Callable[..., Result],
+    method: Method,
+    source: Source,
+    arguments: tuple[Any, ...],
+    executor: Executor | None,
+    stage: str,
+    progress: Progress | None,
+) -> Iterator[Result]:
+    specs = [spec_of(name, tensor) for name, tensor in source.tensors.items()]
+    units = method.units(specs)
+    statistics, divisor = dict(source.statistics), source.rate_divisor
+
+    def job(unit: Sequence[TensorSpec]) -> tuple[Any, ...]:
+        # Tensors travel as arrays of bits: sending a tensor to another process would move the caller's memory.
+        bits = [(spec, bits_of(source.tensors[spec.name])) for spec in unit]
+        known = {spec.name: statistics[spec.name] for spec in unit if spec.name in statistics}
+        return (method.id, method.config.to_json(), bits, known, divisor, *arguments)
+
+    if executor is None:
+        results: Iterable[Result] = (work(*job(unit)) for unit in units)
+    else:
+        # The largest first, so that no worker is left alone with it at the end; results in plan order.
+        order = sorted(range(len(units)), key=lambda i: -sum(spec.num_elements for spec in units[i]))
+        futures = {i: executor.submit(work, *job(units[i])) for i in order}
+        results = (futures[i].result() for i in range(len(units)))
+    for done, result in enumerate(results, 1):
+        if progress is not None:
+            progress(stage, done, len(units))
+        yield result
+
+
+def _source_of(unit: Unit, statistics: Mapping[str, Any], divisor: int) -> Source:
+    # from_bits shares memory with the caller's tensor where it can; methods do not write to their source.
+    tensors = {spec.name: from_bits(np.asarray(bits), spec.dtype, spec.shape) for spec, bits in unit}
+    return Source(tensors, None, statistics, divisor)
+
+
+def _method_of(id: str, config: Mapping[str, Any]) -> Method:
+    return method_class(id).from_config(config)
+
+
+def _survey_unit(id: str, config: Mapping[str, Any], unit: Unit, statistics: Mapping[str, Any], divisor: int) -> Survey:
+    return _method_of(id, config).survey(_source_of(unit, statistics, divisor))
+
+
+def _encode_unit(
+    id: str,
+    config: Mapping[str, Any],
+    unit: Unit,
+    statistics: Mapping[str, Any],
+    divisor: int,
+    rate_weight: float,
+    seed: int,
+) -> list[Chunk]:
+    source = _source_of(unit, statistics, divisor)
+    return list(_method_of(id, config).encode(source, rate_weight=rate_weight, seed=seed))
+
+
+def decode(chunks: Iterable[Chunk]) -> dict[str, Tensor]:
+    """Decode chunks to tensors by name; the tiles of a tensor in any order.
+
+    Raises:
+        Corrupt, Incompatible: as the methods say; every other failure of a decoder becomes `Corrupt`.
+    """
+    tensors: dict[str, Tensor] = {}
+    for chunk in chunks:
+        for name, tensor in _decode_chunk(chunk).items():
+            if chunk.span is None:
+                tensors[name] = tensor
+                continue
+            spec = chunk.tensors[0]
+            if name not in tensors:
+                tensors[name] = torch.empty(spec.shape, dtype=getattr(torch, spec.dtype))
+            tensors[name].view(-1)[chunk.span[0] : chunk.span[1]] = tensor
+    return tensors
+
+
+def _decode_chunk(chunk: Chunk) -> Mapping[str, Tensor]:
+    method = method_class(chunk.method).from_config({})
+    try:
+        return method.decode(chunk)
+    except FewbitsError as error:
+        names = ", ".join(repr(spec.name) for spec in chunk.tensors[:1])
+        if "tensor" in str(error):
+            raise
+        raise type(error)(f"tensor {names}: {error}") from error
+    except (ValueError, IndexError, OverflowError, MemoryError, RuntimeError) as error:
+        # A payload whose CRC is right and whose contents are not: whatever the decoder stumbled over, it is damage.
+        raise Corrupt(f"tensor {chunk.tensors[0].name!r} has a payload that cannot be decoded.") from error

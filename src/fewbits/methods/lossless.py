@@ -1,0 +1,250 @@
+"""Lossless tensors: every bit back, smaller.
+
+Floats are taken apart into sign and magnitude. The magnitude's high part (exponent, and as many mantissa bits as pay) is
+coded; the rest is nearly uniform and goes raw, without the trailing zero bits that rows of narrower precision have. Rows may
+form classes by scale and by trailing zeros. Integers are coded as they are or as differences.
+Payload: docs/payload/lossless.md.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewbits.chunk import DTYPES, Chunk, Loss, TensorSpec
+from fewbits.coder.body import DecodedArray, decode_body, encode_body
+from fewbits.coder.integers import ArraySpec, CodedArray, ModelSet
+from fewbits.errors import Corrupt
+from fewbits.method import Method, MethodConfig, Source, Survey
+from fewbits.models.descriptions import read_models, write_models
+from fewbits.models.fit import Fit, fit_rows, fit_values
+from fewbits.payload import check_version, element_ranges, part_of
+from fewbits.plan import SMALL, group_small, tile_rows, tiles
+from fewbits.tensors import bits_of, from_bits, spec_of
+
+# WIRE: transforms
+_INTEGERS, _DIFFERENCES, _SIGNED_FLOATS, _UNSIGNED_FLOATS = range(4)
+_LEAST_ROW = 32  # elements of a row below which classes of rows are not tried
+
+
+@dataclass(frozen=True)
+class LosslessConfig(MethodConfig):
+    """No settings: the choices are made by measured size."""
+
+
+class Coded(NamedTuple):
+    """One tensor or tile ready to be written: its description, its integers and its expected bits."""
+
+    description: bytes
+    array: CodedArray
+    bits: float
+
+
+@dataclass(frozen=True)
+class _FixedSurvey:
+    total: float
+
+    def bits(self, rate_weight: float) -> float:
+        """Expected bits, the same at any rate weight."""
+        return self.total
+
+
+class Lossless(Method):
+    """Every bit of every dtype back."""
+
+    id = "lossless"
+    code = 1
+    payload_version = 1
+    config_type = LosslessConfig
+
+    def __init__(self, config: LosslessConfig | None = None) -> None:
+        """Build the method; there is nothing to set."""
+        self.config = config or LosslessConfig()
+
+    def units(self, specs: Sequence[TensorSpec]) -> list[tuple[TensorSpec, ...]]:
+        """Group small tensors; every other one stands alone."""
+        return group_small(specs)
+
+    def survey(self, source: Source) -> Survey:
+        """Sum the expected bits of all tensors."""
+        coded = (code_bits(bits_of(tensor), spec_of(name, tensor)) for name, tensor in source.tensors.items())
+        return _FixedSurvey(sum(item.bits for item in coded))
+
+    def encode(self, source: Source, *, rate_weight: float, seed: int) -> Iterator[Chunk]:
+        """Yield the parts; rate_weight has no effect."""
+        specs = [spec_of(name, tensor) for name, tensor in source.tensors.items()]
+        for unit in self.units(specs):
+            yield from self.encode_unit([(spec, source.tensors[spec.name], "") for spec in unit], seed)
+
+    def encode_unit(self, items: Sequence[tuple[TensorSpec, Tensor, str]], seed: int) -> Iterator[Chunk]:
+        """Yield the parts of one unit; each tensor comes with a note for its loss record."""
+        if len(items) > 1 or items[0][0].num_elements < SMALL:
+            coded = [code_bits(bits_of(tensor), spec) for spec, tensor, _ in items]
+            yield self._chunk([spec for spec, _, _ in items], coded, [note for _, _, note in items], seed, wide=False)
+            return
+        spec, tensor, note = items[0]
+        bits = bits_of(tensor)
+        words = bits.size // spec.num_elements
+        spans = tiles(spec)
+        for span in spans:
+            coded = code_bits(bits[span[0] * words : span[1] * words], spec, span)
+            yield self._chunk([spec], [coded], [note], seed, wide=True, span=span if len(spans) > 1 else None)
+
+    def _chunk(
+        self,
+        specs: Sequence[TensorSpec],
+        coded: Sequence[Coded],
+        notes: Sequence[str],
+        seed: int,
+        *,
+        wide: bool,
+        span: tuple[int, int] | None = None,
+    ) -> Chunk:
+        payload = b"".join(item.description for item in coded) + encode_body([item.array for item in coded], wide=wide)
+        losses = tuple(Loss(0.0, 0.0, item.bits, note) for item, note in zip(coded, notes, strict=True))
+        return Chunk(
+            self.id, self.payload_version, self.config.to_json(), seed, tuple(specs), payload, span=span, losses=losses
+        )
+
+    def decode(self, chunk: Chunk) -> Mapping[str, Tensor]:
+        """Return the tensors' exact bits."""
+        check_version(chunk, self.payload_version)
+        position = 0
+        arrays: list[ArraySpec] = []
+        rules: list[tuple[int, bytes]] = []
+        for spec, span in element_ranges(chunk):
+            transform, position = part_of(chunk.payload, position, 1)
+            if transform[0] > _UNSIGNED_FLOATS:
+                raise Corrupt(f"tensor {spec.name!r} has an unknown transform.")
+            models, position = read_models(chunk.payload, position)
+            drops = b""
+            if transform[0] >= _SIGNED_FLOATS:
+                drops, position = part_of(chunk.payload, position, len(models.models))
+            rules.append((transform[0], drops))
+            rows, row_length = _rows(spec, span)
+            if models.class_model is None:
+                rows, row_length = 1, rows * row_length
+            arrays.append(ArraySpec(rows, row_length, models))
+        decoded = decode_body(chunk.payload[position:], arrays)
+        return {
+            spec.name: _tensor_of(integers, *rule, spec, span)
+            for integers, rule, (spec, span) in zip(decoded, rules, element_ranges(chunk), strict=True)
+        }
+
+
+def _rows(spec: TensorSpec, span: tuple[int, int]) -> tuple[int, int]:
+    """Rows and row length in coded elements: a complex number is two."""
+    rows, row_length = tile_rows(spec, span)
+    return rows, row_length * (2 if DTYPES[spec.dtype].kind == "complex" else 1)
+
+
+def code_bits(
+    bits: NDArray[np.unsignedinteger], spec: TensorSpec, span: tuple[int, int] | None = None
+) -> Coded:
+    """Choose how the bits of a tensor, or of a range of its elements, are coded.
+
+    Args:
+        bits: (N,) unsigned, of the range.
+    """
+    if bits.size == 0:
+        models = fit_values(np.zeros(1, np.int64)).models
+        return Coded(bytes([_INTEGERS]) + write_models(models), CodedArray(np.zeros((1, 0), np.int64), models), 0.0)
+    matrix = bits.reshape(_rows(spec, span or (0, spec.num_elements)))
+    candidates = [_with_integers(matrix, spec)]
+    if DTYPES[spec.dtype].mantissa:
+        candidates = [_with_floats(matrix, DTYPES[spec.dtype].mantissa)]
+    elif matrix.size > 1 and DTYPES[spec.dtype].itemsize > 1:
+        candidates.append(_with_differences(matrix, spec))
+    return min(candidates, key=lambda coded: coded.bits)
+
+
+def _finish(transform: int, values: NDArray[np.int64], fit: Fit, drops: bytes = b"") -> Coded:
+    description = bytes([transform]) + write_models(fit.models) + drops
+    return Coded(description, CodedArray(values, fit.models, fit.classes), fit.bits + 8 * (1 + len(drops)))
+
+
+def _as_integers(matrix: NDArray[np.unsignedinteger], spec: TensorSpec) -> NDArray[np.int64]:
+    """Elements as int64, sign-extended for signed dtypes."""
+    if DTYPES[spec.dtype].kind == "signed":
+        return matrix.view(f"<i{matrix.dtype.itemsize}").astype(np.int64)
+    return matrix.astype(np.uint64).view(np.int64)
+
+
+def _with_integers(matrix: NDArray[np.unsignedinteger], spec: TensorSpec) -> Coded:
+    values = _as_integers(matrix, spec)
+    return _finish(_INTEGERS, values, fit_values(values))
+
+
+def _with_differences(matrix: NDArray[np.unsignedinteger], spec: TensorSpec) -> Coded:
+    values = np.diff(_as_integers(matrix, spec).ravel(), prepend=np.int64(0))
+    return _finish(_DIFFERENCES, values, fit_values(values))
+
+
+def _with_floats(matrix: NDArray[np.unsignedinteger], mantissa: int) -> Coded:
+    """Code floats (R, n) as sign and magnitude; classes of rows by trailing zeros and by scale, where they pay."""
+    width = 8 * matrix.dtype.itemsize
+    words = matrix.astype(np.uint64)
+    sign = words >> np.uint64(width - 1)
+    magnitude = words & np.uint64((1 << (width - 1)) - 1)
+    signed = bool(sign.any())
+    zeros = _trailing_zeros(np.bitwise_or.reduce(magnitude, axis=1))
+    transform = _SIGNED_FLOATS if signed else _UNSIGNED_FLOATS
+
+    def integers(drop: NDArray[np.uint64]) -> NDArray[np.int64]:
+        kept = magnitude >> drop[:, None]
+        return ((kept << np.uint64(1) | sign if signed else kept) ^ _top_bit(width)).view(np.int64)
+
+    whole = integers(np.full(zeros.shape, zeros.min(), np.uint64))
+    candidates = [_finish(transform, whole, fit_values(whole), bytes([int(zeros.min())]))]
+    if matrix.shape[0] > 1 and matrix.shape[1] >= _LEAST_ROW:
+        dropped = integers(zeros)
+        exponent = magnitude >> np.uint64(mantissa)
+        quarter_octave = (4 * exponent.sum(axis=1, dtype=np.uint64)) // np.uint64(matrix.shape[1])
+        for key in (np.zeros_like(zeros), quarter_octave):
+            fit = fit_rows(dropped, (key << np.uint64(6) | zeros).view(np.int64))
+            if fit is not None and fit.classes is not None:
+                drops = bytes(int(zeros[fit.classes == index][0]) for index in range(len(fit.models.models)))
+                candidates.append(_finish(transform, dropped, fit, drops))
+    return min(candidates, key=lambda coded: coded.bits)
+
+
+def _top_bit(width: int) -> np.uint64:
+    """What 64-bit words are XORed with, so that signed comparison keeps their order; nothing for narrower ones. WIRE"""
+    return np.uint64(1 << 63 if width == 64 else 0)
+
+
+def _trailing_zeros(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Trailing zero bits of each value (R,); of 0 none, which is as good as any."""
+    lowest = values & (~values + np.uint64(1))
+    return np.maximum(np.frexp(lowest.astype(np.float64))[1] - 1, 0).astype(np.uint64)
+
+
+def _tensor_of(
+    decoded: DecodedArray, transform: int, drops: bytes, spec: TensorSpec, span: tuple[int, int]
+) -> Tensor:
+    """Rebuild the tensor, or the elements of a tile as one dimension, from its integers."""
+    width = DTYPES[spec.dtype].itemsize * (4 if DTYPES[spec.dtype].kind == "complex" else 8)
+    word = np.dtype(f"<u{width // 8}")
+    values = decoded.values
+    if transform <= _DIFFERENCES:
+        flat = values.ravel() if transform == _INTEGERS else np.cumsum(values.ravel())
+        words = flat.view(np.uint64)
+    else:
+        words = values.view(np.uint64) ^ _top_bit(width)
+        sign = words & np.uint64(1)
+        signed = transform == _SIGNED_FLOATS
+        drop = np.frombuffer(drops, np.uint8).astype(np.uint64)[decoded.classes][:, None]
+        if (drop > 63).any():
+            raise Corrupt(f"tensor {spec.name!r} drops more than 63 bits.")
+        words = words >> np.uint64(signed)
+        limit = np.uint64((1 << (width - signed)) - 1) >> drop
+        if (words > limit).any():
+            raise Corrupt(f"tensor {spec.name!r} has an element too wide for its dtype.")
+        words = (words << drop).ravel()
+        if signed:
+            words |= sign.ravel() << np.uint64(width - 1)
+    shape = spec.shape if span == (0, spec.num_elements) else (span[1] - span[0],)
+    return from_bits(words.astype(word), spec.dtype, shape)

@@ -1,0 +1,24 @@
+"""The contract of entropy models: what a value costs, differentiably, while it is being trained."""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+
+class EntropyModel(nn.Module, ABC):
+    """A density of latents in units of the quantiser's step; its parameters are trained with the latents.
+
+    What codes in the end is an integer table, chosen by `fewbits.models.fit` for the integers that came out.
+    Laws: bits are at least 0; gradients are finite at every finite value.
+    """
+
+    @abstractmethod
+    def bits(self, values: Tensor) -> Tensor:
+        """Return the expected bits of each value: -log2 of the density convolved with U(-1/2, 1/2).
+
+        Args:
+            values: (...) float, in units of the step.
+
+        Returns:
+            (...) float, differentiable in the values and in the model's parameters.
+        """

@@ -1,0 +1,168 @@
+"""Choosing the integer model, and the classes of rows, that code given integers in the fewest bytes.
+
+All costs are integers in 1/65536 bit, counted from the very tables that will code, descriptions included: what is compared is
+what will be written, to the rounding of a stream.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewbits.coder.bits import escape_bits
+from fewbits.coder.integers import IntegerModel, ModelSet
+from fewbits.coder.table import COST_ONE, Table
+from fewbits.models.descriptions import write_model, write_models
+from fewbits.models.histogram import histogram_table
+from fewbits.models.shipped import REACH, shipped_costs, shipped_table
+
+_BYTE = 8 * COST_ONE
+_TAIL = 4096  # the shift is first chosen so that the table reaches all but 1 / 4096 of the values at either end
+
+
+class Fit(NamedTuple):
+    """A model set, each row's class (or None with one class), and the cost of coding with them in 1/65536 bit."""
+
+    models: ModelSet
+    classes: NDArray[np.int64] | None
+    cost: int
+
+    @property
+    def bits(self) -> float:
+        """The cost in bits."""
+        return self.cost / COST_ONE
+
+
+class Spectrum(NamedTuple):
+    """Which integers occur, and how often.
+
+    Of widely spread integers only the multiples of 2^grain below them are told apart: no table's shift gets that low.
+    """
+
+    values: NDArray[np.int64]  # (U,), sorted: value >> grain
+    counts: NDArray[np.int64]  # (U,)
+    grain: int
+    low: int  # least and greatest integer
+    high: int
+
+    @classmethod
+    def of(cls, values: NDArray[np.int64]) -> "Spectrum":
+        """Count the integers of an array (not empty) of any shape."""
+        low, high = int(values.min()), int(values.max())
+        grain = 0
+        if high - low > 1 << 16:
+            ends = np.partition(values.ravel(), [values.size // _TAIL, values.size - 1 - values.size // _TAIL])
+            spread = int(ends[values.size - 1 - values.size // _TAIL]) - int(ends[values.size // _TAIL])
+            grain = max(0, (spread // (4 * REACH)).bit_length() - 3)
+            values = values >> np.int64(grain)
+        first, last = low >> grain, high >> grain
+        if last - first > max(1 << 16, 2 * values.size):
+            return cls(*np.unique(values, return_counts=True), grain, low, high)
+        counts = np.bincount((values - first).ravel())
+        present = np.flatnonzero(counts)
+        return cls(present + first, counts[present], grain, low, high)
+
+    def quantile(self, place: int) -> int:
+        """The integer (to the grain) at a place, 1 … total, in sorted order."""
+        return int(self.values[np.searchsorted(np.cumsum(self.counts), place)]) << self.grain
+
+    def high_parts(self, shift: int, centre: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Values (sorted) and counts of (integer - centre) >> shift; centre is a multiple of 2^grain, shift at least grain."""
+        # Differences wrap modulo 2^64, as they do in the coder, so they may come out of order.
+        high = ((self.values << np.int64(self.grain)) - np.int64(centre)) >> np.int64(shift)
+        order = np.argsort(high, kind="stable")
+        high = high[order]
+        first = np.flatnonzero(np.concatenate([[True], high[1:] != high[:-1]]))
+        return high[first], np.add.reduceat(self.counts[order], first)
+
+
+def model_cost(model: IntegerModel, spectrum: Spectrum) -> int:
+    """Cost of coding a spectrum's integers with a model, in 1/65536 bit, its description not counted."""
+    cost = int(spectrum.counts.sum()) * model.shift * COST_ONE
+    if model.table is None:
+        return cost
+    table, (high, counts) = model.table, spectrum.high_parts(model.shift, model.centre)
+    below, above = high < table.low, high > table.last
+    outside = below | above
+    cost += int((counts[~outside] * table.costs[high[~outside] - table.low]).sum())
+    if outside.any():
+        distance = np.where(below, table.low - 1 - high, high - table.last - 1)[outside]
+        each = table.escape_cost + escape_bits(distance.view(np.uint64)) * COST_ONE
+        cost += int((counts[outside] * each).sum())
+    return cost
+
+
+def fit_model(spectrum: Spectrum) -> tuple[IntegerModel, int]:
+    """Choose the model that codes a spectrum in the fewest bits; returns it and its cost, its description included."""
+    low, high, total = spectrum.low, spectrum.high, int(spectrum.counts.sum())
+    if low == high:
+        model = IntegerModel(None, 0, low)
+        return model, len(write_model(model)) * _BYTE
+    width = (high - low).bit_length()
+    candidates = [IntegerModel(None, width, low)] if width < 64 else []
+    median = spectrum.quantile((total + 1) // 2)
+    ends = spectrum.quantile(total // _TAIL + 1), spectrum.quantile(total - total // _TAIL)
+    needed = (max(median - ends[0], ends[1] - median) // REACH).bit_length()
+    least = spectrum.grain + 1 if spectrum.grain else 0
+    for shift in range(max(least, needed - 2), max(least + 1, min(needed + 2, width))):
+        half = 1 << shift >> 1
+        centre = (((median + half) >> shift) << shift) - half
+        candidates += _with_tables(spectrum, shift, (centre + (1 << 63)) % (1 << 64) - (1 << 63))
+    # A small centre is not worth its bytes when the table already reaches: the plain model is tried as well.
+    if needed == 0 and abs(median) < REACH and least == 0:
+        candidates += _with_tables(spectrum, 0, 0)
+    costs = [model_cost(model, spectrum) + len(write_model(model)) * _BYTE for model in candidates]
+    best = min(range(len(candidates)), key=costs.__getitem__)
+    return candidates[best], costs[best]
+
+
+def _with_tables(spectrum: Spectrum, shift: int, centre: int) -> list[IntegerModel]:
+    """The best histogram and the best shipped table for high parts at one shift and centre."""
+    high, counts = spectrum.high_parts(shift, centre)
+    inside = (high >= -REACH) & (high <= REACH)
+    near = np.zeros(2 * REACH + 1, np.int64)
+    near[high[inside] + REACH] = counts[inside]
+    outside = int(counts[~inside].sum())
+    # NUMERICS: what no table reaches counts as -31, near enough to choose a scale by.
+    weighted = near.astype(np.float64)
+    weighted[0] += outside
+    code = int(np.argmin(weighted @ shipped_costs()))
+    models = [IntegerModel(shipped_table(code), shift, centre)]
+    # A histogram may sit anywhere within reach of 2^15; values farther off are escapes wherever it sits.
+    reach = (high > -(1 << 15)) & (high < 1 << 15)
+    if reach.any():
+        first = int(high[reach][0])
+        dense = np.zeros(int(high[reach][-1]) - first + 1, np.int64)
+        dense[high[reach] - first] = counts[reach]
+        table = histogram_table(first, dense, int(counts[~reach].sum()))
+        if table is not None:
+            models.append(IntegerModel(table, shift, centre))
+    return models
+
+
+def fit_values(values: NDArray[np.int64]) -> Fit:
+    """Fit one model to all integers of an array (not empty)."""
+    model, cost = fit_model(Spectrum.of(values))
+    models = ModelSet((model,))
+    return Fit(models, None, cost)
+
+
+def fit_rows(values: NDArray[np.int64], keys: NDArray[np.int64]) -> Fit | None:
+    """Fit a model to each class of rows.
+
+    Args:
+        values: (R, n) int64.
+        keys: (R,) int64; rows of equal keys form a class.
+
+    Returns:
+        The fit, or None if there is only one class.
+    """
+    present, classes = np.unique(keys, return_inverse=True)
+    if present.size < 2:
+        return None
+    classes = classes.reshape(-1).astype(np.int64)
+    fits = [fit_model(Spectrum.of(values[classes == index])) for index in range(present.size)]
+    class_model, class_cost = fit_model(Spectrum.of(classes))
+    models = ModelSet(tuple(model for model, _ in fits), class_model)
+    framing = len(write_models(models)) - sum(len(write_model(model)) for model in (*models.models, class_model))
+    return Fit(models, classes, sum(cost for _, cost in fits) + class_cost + framing * _BYTE)

@@ -1,0 +1,121 @@
+"""Scalar quantisation: steps by equal slope, rounding with the rate in view, and exact reconstruction."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewbits.coder.table import COST_ONE
+
+_LN2 = math.log(2)
+# The slope of a uniform quantiser at high rate: one bit more divides step^2 / 12 by four, so a bit is worth ln2 / 6 step^2.
+_BIT_WORTH = _LN2 / 6
+# Loss a tensor adds per unit of relative squared error, as a power of its size: 0 is the plain linearity theorem (step ~ RMS
+# N^1/2), 1 is equal step / RMS. 0.2 gives step ~ RMS N^0.4; docs/decisions/0005.
+_SENSITIVITY_EXPONENT = 0.2
+_MAX_LEVEL = 1 << 30
+
+
+def ordered_sum(values: NDArray[np.float64]) -> float:
+    """Sum (N,) float64 strictly from first to last.
+
+    NUMERICS: NumPy's and torch's own sums pair terms differently from one instruction set to another; sums that decide
+    bytes may not.
+    """
+    return float(np.add.accumulate(values.ravel())[-1]) if values.size else 0.0
+
+
+def equal_slope_step(
+    energy: float, num_elements: int, rate_weight: float, num_weights: int, sensitivity: float | None = None
+) -> float:
+    """Return the step at which one bit more buys every tensor the same: rate_weight / num_weights.
+
+    Args:
+        energy: sum of the tensor's squared values.
+        num_elements: its size.
+        rate_weight: the Lagrangian multiplier, loss units for one bit per coded weight.
+        num_weights: coded weights of the whole source.
+        sensitivity: loss per unit of relative squared error; by default a power of the size.
+
+    Returns:
+        A positive float32 value with a 12-bit mantissa; the tensor's RMS-wide maximum when energy is 0.
+
+    Source: equal slope of D = alpha N step^2 / (12 energy) against R = -N log2(step): reference Shoham & Gersho 1988; the
+    linearity of the loss in relative squared error: Malinovskii et al. 2024 (HIGGS).
+    """
+    if energy == 0 or num_elements == 0:
+        return 1.0
+    alpha = num_elements**_SENSITIVITY_EXPONENT if sensitivity is None else sensitivity
+    step = math.sqrt(rate_weight / num_weights * energy / (alpha * _BIT_WORTH))
+    return _short_float(step)
+
+
+def _short_float(value: float) -> float:
+    """Round to a 12-bit mantissa within float32's normal range.
+
+    NUMERICS: powers and roots may differ in the last place between C libraries; a short mantissa does not show it.
+    """
+    mantissa, exponent = math.frexp(value)
+    rounded = math.ldexp(round(mantissa * 4096), exponent - 12)
+    return min(max(rounded, 2.0**-120), 2.0**120)
+
+
+def round_levels(scaled: NDArray[np.float64]) -> NDArray[np.int64] | None:
+    """Round (N,) values in units of the step to levels, int64; None if one is out of the coder's reach."""
+    levels = np.rint(scaled)
+    if levels.size and max(-float(levels.min()), float(levels.max())) >= _MAX_LEVEL:
+        return None
+    return levels.astype(np.int64)
+
+
+def rate_distortion_round(
+    scaled: NDArray[np.float64], levels: NDArray[np.int64], low: int, costs: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Move levels one towards zero where that saves more rate than it adds distortion (RDOQ).
+
+    Args:
+        scaled: values in units of the step, any shape.
+        levels: their nearest levels, same shape.
+        low, costs: (n,) costs of the levels low, low + 1, … in 1/65536 bit; other levels are left alone.
+
+    Returns:
+        Levels, same shape.
+    """
+    sign = np.sign(levels)
+    saved = np.zeros(costs.size, np.float64)
+    # One step towards zero: from a positive level down, from a negative one up.
+    below_zero = np.arange(costs.size) + low < 0
+    saved[1:] = np.where(below_zero[1:], 0, costs[1:] - costs[:-1])
+    saved[:-1] += np.where(below_zero[:-1], costs[:-1] - costs[1:], 0)
+    saved *= _BIT_WORTH / COST_ONE
+    place = levels - low
+    known = (place >= 0) & (place < costs.size)
+    gain = saved[np.where(known, place, 0)]
+    added = 1 + 2 * (scaled - levels) * sign
+    return np.where(known & (sign != 0) & (added < gain), levels - sign, levels)
+
+
+def centroids_of(scaled: NDArray[np.float64], levels: NDArray[np.int64]) -> tuple[int, int, int]:
+    """Mean of |value| - |level| for |level| = 1, 2, and 3 or more, in 1/256 of a step, each -128 … 127."""
+    kind = np.minimum(np.abs(levels), 3).ravel()
+    # bincount adds in order, one value after the other.
+    total = np.bincount(kind, weights=(np.sign(levels) * (scaled - levels)).ravel(), minlength=4)
+    count = np.bincount(kind, minlength=4)
+    one, two, more = (
+        int(np.clip(np.rint(256 * total[k] / count[k]), -128, 127)) if count[k] else 0 for k in (1, 2, 3)
+    )
+    return one, two, more
+
+
+def reconstruct(levels: NDArray[np.int64], step: float, centroids: tuple[int, int, int] | None) -> NDArray[np.float32]:
+    """Return the float32 values of levels, same shape.
+
+    Law: exact on every machine: float32, each operation rounded to nearest even, in this order (docs/payload/ecsq.md).
+    """
+    # WIRE
+    values = levels.astype(np.float32)
+    if centroids is not None:
+        shifts = np.array([0, *centroids], np.float32) / np.float32(256)
+        shift = shifts[np.minimum(np.abs(levels), 3)]
+        values = np.where(levels < 0, values - shift, values + shift)
+    return values * np.float32(step)

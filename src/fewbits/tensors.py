@@ -1,0 +1,63 @@
+"""Torch tensors as NumPy arrays of bits or values, and back."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewbits.chunk import DTYPES, TensorSpec
+from fewbits.errors import InvalidArgument
+
+_WORDS = {1: np.dtype("u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8"), 16: np.dtype("<u8")}
+LOSSY_DTYPES = ("float32", "float16", "bfloat16", "float64")
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Spell a torch dtype as the file format does."""
+    return str(dtype).removeprefix("torch.")
+
+
+def spec_of(name: str, tensor: Tensor) -> TensorSpec:
+    """Describe a tensor.
+
+    Raises:
+        InvalidArgument: fewbits cannot store it: an unknown dtype, or no dense values.
+    """
+    if not isinstance(tensor, Tensor):
+        raise InvalidArgument(f"{name!r} is a {type(tensor).__name__}, not a tensor.")
+    if dtype_name(tensor.dtype) not in DTYPES:
+        raise InvalidArgument(f"tensor {name!r} has the dtype {dtype_name(tensor.dtype)}, which cannot be stored.")
+    if tensor.layout != torch.strided:
+        raise InvalidArgument(f"tensor {name!r} is not dense; convert it with to_dense() first.")
+    if tensor.is_meta:
+        raise InvalidArgument(f"tensor {name!r} is on the meta device and has no values.")
+    return TensorSpec(name, dtype_name(tensor.dtype), tuple(tensor.shape))
+
+
+def bits_of(tensor: Tensor) -> NDArray[np.unsignedinteger]:
+    """Return the elements' bits, row-major: (N,) unsigned of the element's width; a complex number is two elements.
+
+    A 16-byte or complex element gives two words, real part first. The tensor is not modified; the result may share
+    memory with it and must not be written to.
+    """
+    spec_dtype = DTYPES[dtype_name(tensor.dtype)]
+    dense = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    octets = dense.view(torch.uint8).numpy()
+    width = spec_dtype.itemsize // 2 if spec_dtype.kind == "complex" else spec_dtype.itemsize
+    return octets.view(_WORDS[width])
+
+
+def from_bits(bits: NDArray[np.unsignedinteger], dtype: str, shape: tuple[int, ...]) -> Tensor:
+    """Undo `bits_of`."""
+    octets = np.ascontiguousarray(bits).view(np.uint8)
+    return torch.from_numpy(octets).view(getattr(torch, dtype)).reshape(shape)
+
+
+def values_of(tensor: Tensor) -> NDArray[np.float64]:
+    """Return a float tensor's values, row-major: (N,) float64, exact."""
+    return tensor.detach().cpu().reshape(-1).to(torch.float64).numpy()
+
+
+def rounded_to(values: NDArray[np.float32], dtype: str) -> Tensor:
+    """Convert float32 values to a tensor of one of the lossy dtypes, to nearest even."""
+    return torch.from_numpy(values).to(getattr(torch, dtype))

@@ -1,0 +1,849 @@
+"""A second decoder of the `.fewbits` file, written from the specification alone.
+
+It shares no code with the package: NumPy, zlib and a CBOR library are all it needs, next to the constants in
+`src/fewbits/models/shipped_tables.csv`. Its sections carry the numbers of `docs/format.md`, so that the two
+can be read side by side; a comment `SPEC:` names the reading taken where the page allows more than one.
+Clarity comes before speed.
+
+    python independent_decoder.py FILE      prints name, dtype, shape and CRC of every tensor
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import sys
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cbor2
+import numpy as np
+from numpy.typing import NDArray
+
+SHIPPED_TABLES = Path(__file__).resolve().parents[2] / "src" / "fewbits" / "models" / "shipped_tables.csv"
+SIZE_LIMIT = 1 << 32  # this reader's limit on the decoded bytes of a file
+
+Array = NDArray[Any]
+
+
+class DecodeError(Exception):
+    """The file breaks the format; `error` is the name that section 10 gives to the case."""
+
+    def __init__(self, error: str, message: str) -> None:
+        super().__init__(f"{error}: {message}")
+        self.error = error
+
+
+def require(condition: bool | np.bool_, message: str, error: str = "Corrupt") -> None:
+    if not condition:
+        raise DecodeError(error, message)
+
+
+# ---- 1 Conventions -----------------------------------------------------------------------------------------
+
+
+class Cursor:
+    """Reads fields one after the other; running out of bytes is the error named at construction."""
+
+    def __init__(self, data: bytes, place: str, *, at_end: str = "Corrupt") -> None:
+        self.data, self.place, self.at_end, self.position = data, place, at_end, 0
+
+    def take(self, size: int) -> bytes:
+        require(size <= len(self.data) - self.position, f"{self.place} ends too early", self.at_end)
+        self.position += size
+        return self.data[self.position - size : self.position]
+
+    def peek(self) -> int | None:
+        return self.data[self.position] if self.position < len(self.data) else None
+
+    def u8(self) -> int:
+        return self.take(1)[0]
+
+    def u32(self) -> int:
+        return int.from_bytes(self.take(4), "little")
+
+    def uint(self) -> int:
+        value = count = 0
+        byte = 0x80
+        while byte & 0x80:
+            require(count < 10, f"an integer of {self.place} is longer than 10 bytes")
+            byte = self.u8()
+            value |= (byte & 0x7F) << 7 * count
+            count += 1
+        require(value < 1 << 64, f"an integer of {self.place} has more than 64 bits")
+        require(byte != 0 or count == 1, f"an integer of {self.place} is not in its shortest form")
+        return value
+
+    def sint(self) -> int:
+        zigzag = self.uint()
+        return zigzag >> 1 if zigzag % 2 == 0 else -(zigzag >> 1) - 1
+
+    def finish(self) -> None:
+        require(self.position == len(self.data), f"{self.place} is not used up")
+
+
+def unpack_bits(data: bytes) -> Array:
+    """The bits of a bit stream, from the least significant of the first byte on."""
+    return np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
+
+
+# ---- 2 The file --------------------------------------------------------------------------------------------
+
+MAGIC = b"\x89FWB"
+SECTION_CAP = 1 << 26
+VERSIONS = {"lossless": 1, "ecsq": 1, "epr": 1}
+
+
+class File(NamedTuple):
+    tensors: list[Tensor]
+    methods: list[tuple[str, int]]
+    parts: list[Part]
+    payloads: list[bytes]
+
+
+def read_file(data: bytes, module_tensors: Sequence[tuple[Any, ...]] | None) -> File:
+    require(data[:4] == MAGIC[: len(data)], "this is not a fewbits file")
+    c = Cursor(data, "the file", at_end="Truncated")
+    c.take(4)
+    form, flags = c.u8(), c.u8()
+    require(form == 1, f"format {form} is not known", "Incompatible")
+    require(flags < 4, "a reserved flag is set", "Incompatible")
+    if flags & 1:
+        require(flags == 1, "a bare file has no header that could be deflated")
+        return read_bare(c, module_tensors)
+
+    header_size = size_field(c)
+    raw_size = size_field(c) if flags & 2 else header_size
+    index_size = size_field(c)
+    header, index = c.take(header_size), c.take(index_size)
+    covered = c.position
+    require(zlib.crc32(data[:covered]) == c.u32(), "the checksum of header and index fails")
+
+    if flags & 2:
+        header = inflate(header, raw_size)
+    tensors, methods = parse_header(header)
+    for name, version in methods:
+        known = VERSIONS.get(name) == version
+        require(known, f"method {name!r}, payload version {version} is not known", "Incompatible")
+    ic = Cursor(index, "the index")
+    parts = parse_parts(ic, len(methods), bare=False)
+    payloads = [c.take(part.size) for part in parts]
+    c.finish()
+    for part, payload in zip(parts, payloads, strict=True):
+        require(zlib.crc32(payload) == part.check, "the checksum of a payload fails")
+    return File(tensors, methods, parts, payloads)
+
+
+def size_field(c: Cursor) -> int:
+    size = c.uint()
+    require(size <= SECTION_CAP, f"a section of {size} bytes is above the cap of 2^26", "TooLarge")
+    return size
+
+
+def inflate(stored: bytes, raw_size: int) -> bytes:
+    """A raw deflate stream of exactly `raw_size` bytes, ending with its last byte."""
+    inflater = zlib.decompressobj(-15)
+    try:
+        raw = inflater.decompress(stored, raw_size + 1)
+    except zlib.error as error:
+        raise DecodeError("Corrupt", "the header is not a deflate stream") from error
+    exact = inflater.eof and not inflater.unused_data and not inflater.unconsumed_tail
+    require(exact and len(raw) == raw_size, "the deflated header does not end where it should")
+    return raw
+
+
+# ---- 3 The header ------------------------------------------------------------------------------------------
+
+# In the order of their codes; "-" is reserved.
+DTYPES = (
+    *("float32", "float16", "bfloat16", "float64", "-", "int8", "int16", "int32", "int64", "uint8"),
+    *("uint16", "-", "uint32", "uint64", "bool", "complex32", "complex64", "complex128"),
+    *("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu"),
+    *("float4_e2m1fn_x2",),
+)
+TINY = ("float8", "float4")
+QUANTISED = ("float32", "float16", "bfloat16", "float64")
+
+
+class Tensor(NamedTuple):
+    """A stored tensor, or (with `target`, a position) an alias that has its target's dtype and shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    target: int | None = None
+
+    @property
+    def reals(self) -> int:
+        """How many real numbers one element is."""
+        return 2 if self.dtype.startswith("complex") else 1
+
+    @property
+    def width(self) -> int:
+        """Bits of one real number."""
+        if self.dtype == "bool" or self.dtype.startswith(TINY):
+            return 8
+        return int("".join(c for c in self.dtype if c.isdigit())) // self.reals
+
+    @property
+    def numpy_dtype(self) -> str:
+        """Of the result: the dtype itself, or the unsigned integer of its width where NumPy has none."""
+        known = self.dtype not in ("bfloat16", "complex32") and not self.dtype.startswith(TINY)
+        return np.dtype(self.dtype).newbyteorder("<").str if known else f"<u{self.width // 8}"
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """R and n of section 1."""
+        # SPEC: a tensor without elements has no rows, whatever its first dimension says.
+        if self.elements == 0:
+            return 0, 0
+        rows = self.shape[0] if len(self.shape) >= 2 else 1
+        return rows, self.elements // rows
+
+
+def unsigned(value: object) -> bool:
+    return type(value) is int and 0 <= value < 1 << 64
+
+
+def number(value: object) -> bool:
+    # SPEC: relative_error, bits and rate_weight may be CBOR integers as well as floats.
+    return type(value) in (int, float)
+
+
+def is_array(value: Any, *lengths: int) -> bool:
+    return type(value) is list and len(value) in lengths
+
+
+def is_map(value: Any) -> bool:
+    return type(value) is dict and all(type(key) is str for key in value)
+
+
+def parse_header(raw: bytes) -> tuple[list[Tensor], list[tuple[str, int]]]:
+    header: Any
+    try:
+        header = cbor2.loads(raw)
+        # Only text keys occur, so that the order of RFC 7049 and that of RFC 8949, 4.2.1, are the same.
+        deterministic = cbor2.dumps(header, canonical=True) == raw
+    except Exception as error:  # whatever the CBOR library makes of a hostile header
+        raise DecodeError("Corrupt", "the header is not CBOR") from error
+    require(deterministic, "the header is not deterministic CBOR")
+    require(is_array(header, 6), "the header is not an array of six elements")
+    entries, methods, seed, rate_weight, losses, metadata = header
+    good = all(type(value) is list for value in (entries, methods))
+    require(good, "the tensor or the method list is not an array")
+
+    tensors: list[Tensor] = []
+    for entry in entries:
+        tensors.append(parse_tensor(entry, tensors))
+    require(len({t.name for t in tensors}) == len(tensors), "a tensor name occurs twice")
+    for method in methods:
+        good = is_array(method, 3) and type(method[0]) is str and unsigned(method[1]) and is_map(method[2])
+        require(good, "a method entry is malformed")
+    require(unsigned(seed), "the seed is not unsigned")
+    require(rate_weight is None or number(rate_weight), "the rate weight is not a number")
+    good = losses is None or is_array(losses, len(tensors))
+    require(good, "the losses are not one entry a tensor")
+    for tensor, loss in zip(tensors, losses or [], strict=False):
+        if tensor.target is None:
+            good = is_array(loss, 2, 3) and number(loss[0]) and number(loss[1])
+            good = good and all(type(note) is str for note in loss[2:])
+        else:
+            good = loss is None
+        require(good, f"the loss entry of {tensor.name} is malformed")
+    good = metadata is None or (is_map(metadata) and all(type(v) is str for v in metadata.values()))
+    require(good, "the metadata is not a map of text to text")
+    return tensors, [(name, version) for name, version, _ in methods]
+
+
+def parse_tensor(entry: Any, earlier: list[Tensor]) -> Tensor:
+    require(is_array(entry, 3) and type(entry[0]) is str, "a tensor entry is malformed")
+    name, second, third = entry
+    require(type(second) is int, f"the entry of {name} has no dtype or target")
+    if type(third) is bool:
+        require(0 <= second < len(earlier), f"the target of {name} is not an earlier tensor")
+        target = earlier[second]
+        require(target.target is None, f"the target of {name} is an alias itself")
+        return Tensor(name, target.dtype, target.shape, second)
+    require(0 <= second < len(DTYPES) and DTYPES[second] != "-", f"the dtype code of {name} is reserved")
+    require(type(third) is list and all(unsigned(d) for d in third), f"the shape of {name} is malformed")
+    return Tensor(name, DTYPES[second], tuple(third))
+
+
+# ---- 4 The index -------------------------------------------------------------------------------------------
+
+WHOLE, TILE, GROUP = 0, 1, 2
+
+
+class Part(NamedTuple):
+    method: int
+    kind: int
+    elements: int
+    members: list[int]
+    size: int
+    check: int | None
+
+
+class Piece(NamedTuple):
+    """`elements` of a stored tensor from `start` on: all of them, unless the part is a tile."""
+
+    position: int
+    start: int
+    elements: int
+
+
+def parse_parts(c: Cursor, num_methods: int, *, bare: bool) -> list[Part]:
+    parts: list[Part] = []
+    for _ in range(c.uint()):
+        method, kind = divmod(c.uint(), 4)
+        require(method < num_methods, "a part names a method that is not there")
+        require(kind <= GROUP, "a part is of the reserved kind 3")
+        elements = c.uint() if kind == TILE else 0
+        require(elements > 0 or kind != TILE, "a tile has no elements")
+        members: list[int] = []
+        for i in range(c.uint() if kind == GROUP else 0):
+            distance = c.uint()
+            members.append(distance if i == 0 else members[-1] + 1 + distance)
+        size = c.uint()
+        parts.append(Part(method, kind, elements, members, size, None if bare else c.u32()))
+    c.finish()
+    return parts
+
+
+def claim(tensors: list[Tensor], parts: list[Part]) -> list[list[Piece]]:
+    """The pieces of each part. Groups claim first; whole parts and tiles take what is left, in order."""
+    free = {i: None for i, t in enumerate(tensors) if t.target is None}
+    groups = [part for part in parts if part.kind == GROUP]
+    # SPEC: at most one group of count 0; it claims after the others. Its members are filled in here.
+    rests = [part for part in groups if not part.members]
+    require(len(rests) <= 1, "two groups claim all the remaining tensors")
+    for part in groups:
+        for position in part.members:
+            require(position in free, f"a group claims tensor {position}, which is not to be had")
+            del free[position]
+    for part in rests:
+        part.members.extend(free)
+        free.clear()
+
+    left = deque(free)
+    pieces: list[list[Piece]] = []
+    tiled, start = -1, 0  # the tensor being tiled, and its first element that no tile has yet
+    for part in parts:
+        require(part.kind == TILE or tiled < 0, "the tiles of a tensor do not follow each other")
+        if part.kind == GROUP:
+            pieces.append([Piece(p, 0, tensors[p].elements) for p in part.members])
+            continue
+        if tiled < 0:
+            require(len(left) > 0, "there are more parts than tensors")
+            tiled, start = left.popleft(), 0
+        total = tensors[tiled].elements
+        elements = part.elements if part.kind == TILE else total
+        require(start + elements <= total, f"the tiles of {tensors[tiled].name} have too many elements")
+        pieces.append([Piece(tiled, start, elements)])
+        start += elements
+        tiled = tiled if start < total else -1
+    require(tiled < 0 and not left, "a stored tensor is not claimed, or not to its end")
+    return pieces
+
+
+# ---- 5 The bare profile ------------------------------------------------------------------------------------
+
+BARE_CODES = {1: "lossless", 2: "ecsq", 3: "epr"}
+
+
+def read_bare(c: Cursor, module_tensors: Sequence[tuple[Any, ...]] | None) -> File:
+    fingerprint, _seed = c.u32(), c.uint()
+    ic = Cursor(c.take(size_field(c)), "the index")
+    methods = [(ic.uint(), ic.uint()) for _ in range(ic.uint())]
+    parts = parse_parts(ic, len(methods), bare=True)
+    payloads = [c.take(part.size) for part in parts]
+    covered = c.position
+    check = c.u32()
+    c.finish()
+    # SPEC: the check comes before the method codes are judged and before the module is asked for.
+    require(zlib.crc32(c.data[:covered]) == check, "the checksum of the file fails")
+    for code, version in methods:
+        known = VERSIONS.get(BARE_CODES.get(code, "")) == version
+        require(known, f"method code {code}, payload version {version} is not known", "Incompatible")
+
+    require(module_tensors is not None, "a bare file needs the tensors of its module", "InvalidArgument")
+    tensors = tensors_of_module(module_tensors or ())
+    # SPEC: a wrong module is the caller's mistake.
+    require(fingerprint_of(tensors) == fingerprint, "the file belongs to another module", "InvalidArgument")
+    return File(tensors, [(BARE_CODES[code], version) for code, version in methods], parts, payloads)
+
+
+def tensors_of_module(module_tensors: Sequence[tuple[Any, ...]]) -> list[Tensor]:
+    """From (name, dtype, shape) of each; a fourth item names the earlier tensor whose memory it shares."""
+    tensors: list[Tensor] = []
+    positions: dict[str, int] = {}
+    for i, (name, dtype, shape, *target) in enumerate(module_tensors):
+        positions[name] = i
+        shares = positions[target[0]] if target and target[0] is not None else None
+        tensors.append(Tensor(name, dtype, tuple(int(d) for d in shape), shares))
+    return tensors
+
+
+def fingerprint_of(tensors: list[Tensor]) -> int:
+    crc = 0
+    for t in tensors:
+        numbers = b"".join(write_uint(v) for v in (len(t.shape), *t.shape))
+        crc = zlib.crc32(t.name.encode() + bytes([0, DTYPES.index(t.dtype)]) + numbers, crc)
+    return crc
+
+
+def write_uint(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+# ---- 6 Probability tables ----------------------------------------------------------------------------------
+
+
+class Table:
+    """Values lo … lo + n - 1 and an escape (symbol n), as symbol and offset of each of the 8192 slots."""
+
+    def __init__(self, lo: int, frequencies: Sequence[int], escape: int) -> None:
+        self.lo, self.n = lo, len(frequencies)
+        require(1 <= self.n <= 63, "a table has no values, or more than 63")
+        require(min(frequencies) >= 1, "a value of a table has frequency 0")
+        f = [*frequencies, escape] + [0] * (63 - self.n)
+        require(sum(f) == 8192, "the frequencies of a table do not sum to 8192")
+        require(max(f) < 8192, "a table has one symbol only")
+
+        left, own, alias = list(f), [0] * 64, list(range(64))
+        small = deque(b for b in range(64) if f[b] < 128)
+        large = deque(b for b in range(64) if f[b] >= 128)
+        while small:
+            b, a = small.popleft(), large[0]
+            own[b], alias[b] = left[b], a
+            left[a] -= 128 - left[b]
+            if left[a] < 128:
+                small.append(large.popleft())
+        for b in large:
+            own[b] = 128
+
+        symbol = np.array([b if s < own[b] else alias[b] for b in range(64) for s in range(128)])
+        offset = np.zeros(8192, np.int64)
+        for b in range(64):
+            mine = symbol == b
+            offset[mine] = np.arange(np.count_nonzero(mine))
+        self.symbol = symbol
+        self.offset = offset.astype(np.uint64)
+        self.frequency = np.array(f, np.uint64)[symbol]  # of the slot's symbol
+
+
+@cache
+def shipped_table(number: int) -> Table:
+    for line in SHIPPED_TABLES.read_text(encoding="ascii").splitlines():
+        family, scale, escape, zero, *others = (int(item) for item in line.split(","))
+        if (family, scale) == divmod(number, 64):
+            return Table(-len(others), [*reversed(others), zero, *others], escape)
+    raise LookupError(f"shipped_tables.csv lacks table {number}")
+
+
+# ---- 7 Integer models --------------------------------------------------------------------------------------
+
+
+class Model(NamedTuple):
+    table: Table | None
+    shift: int = 0
+    centre: int = 0
+
+    def integers(self, h: Array, low: Array) -> Array:
+        """q modulo 2^64; h is 0 where there is no table."""
+        return np.uint64(self.centre % (1 << 64)) + (h << np.uint64(self.shift)) + low
+
+
+SEVERAL_CLASSES = 195
+
+
+def read_model(c: Cursor, *, inner: bool = False) -> Model:
+    first = c.u8()
+    if first <= 191:
+        return Model(shipped_table(first))
+    if first == 192:
+        lo, n = c.sint(), c.uint() + 1
+        require(n <= 63, "a histogram has more than 63 values")
+        frequencies = [c.uint() for _ in range(n)]
+        return Model(Table(lo, frequencies, c.uint()))
+    require(first <= 194 and not inner, f"an integer model starts with the byte {first}")
+    shift, centre = c.u8(), c.sint()
+    require(shift <= 63, "the shift of an integer model is above 63")
+    return Model(read_model(c, inner=True).table if first == 194 else None, shift, centre)
+
+
+# ---- 8 Coded arrays ----------------------------------------------------------------------------------------
+
+
+class CodedArray:
+    """R rows of n integers; `classes` (one a row) and `q` (modulo 2^64) are filled in from the body."""
+
+    def __init__(self, rows: int, columns: int, models: list[Model], class_model: Model | None) -> None:
+        self.rows, self.columns, self.models, self.class_model = rows, columns, models, class_model
+        self.classes = np.zeros(rows, np.int64)
+        self.q = self.h = self.low = np.zeros(rows * columns, np.uint64)
+
+    def of_class(self, k: int) -> Array:
+        return np.repeat(self.classes == k, self.columns)
+
+
+class Segment(NamedTuple):
+    """Where to put the symbols of a row, or of a whole array, that share one table."""
+
+    table: Table
+    h: Array
+
+
+def read_model_set(c: Cursor, rows: int, columns: int) -> CodedArray:
+    if c.peek() != SEVERAL_CLASSES:
+        return CodedArray(1, rows * columns, [read_model(c)], None)
+    c.u8()
+    models = [read_model(c) for _ in range(c.uint() + 2)]
+    return CodedArray(rows, columns, models, read_model(c))
+
+
+def decode_body(c: Cursor, arrays: list[CodedArray], payload_size: int) -> None:
+    layout = c.u8()
+    require(layout <= 1, f"body layout {layout} does not exist")
+    lane_size, lane_escape_size = c.uint(), c.uint()
+    heads = [(c.uint(), c.uint(), c.uint()) for _ in range(c.uint() if layout == 1 else 0)]
+    lane = Lane(c.take(lane_size), c.take(lane_escape_size))
+    chunks = [Chunk(*head, c) for head in heads]
+
+    segments: list[Segment] = []
+    budget = 45_440 * (payload_size + 64)  # of symbols
+    for array in arrays:
+        budget -= decode_classes(c, array, lane, budget)
+        array.h, array.low = np.zeros((2, array.rows * array.columns), np.uint64)
+        for k, model in enumerate(array.models):
+            mine = array.of_class(k)
+            array.low[mine] = read_raw(c, int(np.count_nonzero(mine)), model.shift)
+        rows = zip(array.classes, array.h.reshape(array.rows, array.columns), strict=True)
+        coded = [(array.models[k].table, row) for k, row in rows if row.size]
+        own = [Segment(table, row) for table, row in coded if table]
+        budget -= sum(segment.h.size for segment in own)
+        require(budget >= 0, "a part has more symbols than its bytes can hold")
+        if layout == 1:
+            segments += own
+        else:
+            for segment in own:
+                lane.decode(segment.table, segment.h)
+    c.finish()
+    lane.finish()
+    decode_chunks(chunks, segments)
+    for array in arrays:
+        array.q = np.zeros_like(array.h)
+        for k, model in enumerate(array.models):
+            mine = array.of_class(k)
+            array.q[mine] = model.integers(array.h[mine], array.low[mine])
+
+
+def decode_classes(c: Cursor, array: CodedArray, lane: Lane, budget: int) -> int:
+    """Fill in the class of each row; returns the number of symbols that took."""
+    model = array.class_model
+    if model is None:
+        return 0
+    symbols = array.rows if model.table else 0
+    require(symbols <= budget, "a part has more symbols than its bytes can hold")
+    low = read_raw(c, array.rows, model.shift)
+    h = np.zeros(array.rows, np.uint64)
+    if model.table:
+        lane.decode(model.table, h)
+    q = model.integers(h, low)
+    require(np.all(q < len(array.models)), "a class index is out of range")
+    array.classes = q.astype(np.int64)
+    return symbols
+
+
+def read_raw(c: Cursor, count: int, shift: int) -> Array:
+    """`count` integers of `shift` bits each, then zero bits to a whole byte."""
+    bits = unpack_bits(c.take((count * shift + 7) // 8))
+    require(not bits[count * shift :].any(), "padding bits are not zero")
+    low = np.zeros(count, np.uint64)
+    for i, column in enumerate(bits[: count * shift].reshape(count, shift).T):
+        low |= column.astype(np.uint64) << np.uint64(i)
+    return low
+
+
+# ---- 9 Streams ---------------------------------------------------------------------------------------------
+
+
+class Chunk:
+    """9.1: thirty-two lanes, states below 2^32 kept in 64 bits."""
+
+    def __init__(self, symbols: int, words: int, escape_size: int, c: Cursor) -> None:
+        require(symbols >= 1, "a chunk has no symbols")
+        self.symbols = symbols
+        self.x = np.frombuffer(c.take(32 * 4), "<u4").astype(np.uint64)
+        require(np.all(self.x >= 1 << 16), "a lane state is below 2^16")
+        self.words = np.frombuffer(c.take(2 * words), "<u2").astype(np.uint64)
+        self.taken = 0
+        self.escapes = Escapes(c.take(escape_size))
+
+    def decode(self, table: Table, h: Array) -> None:
+        """One group of at most 32 symbols, written to `h`."""
+        x = self.x[: h.size]
+        slot = x % 8192
+        symbol = table.symbol[slot]
+        x[:] = table.frequency[slot] * (x // 8192) + table.offset[slot]
+        short = np.flatnonzero(x < 1 << 16)
+        require(short.size <= self.words.size - self.taken, "a chunk has too few words")
+        x[short] = x[short] << 16 | self.words[self.taken : self.taken + short.size]
+        self.taken += short.size
+        h[:] = symbol.astype(np.uint64) + np.uint64(table.lo % (1 << 64))
+        for j in np.flatnonzero(symbol == table.n):
+            h[j] = self.escapes.read(table)
+
+    def finish(self) -> None:
+        require(self.taken == self.words.size, "a chunk has words left")
+        require(np.all(self.x == 1 << 16), "a lane does not end at 2^16")
+        self.escapes.finish()
+
+
+def decode_chunks(chunks: list[Chunk], segments: list[Segment]) -> None:
+    groups: Iterator[tuple[Table, Array]] = (
+        (segment.table, segment.h[i : i + 32]) for segment in segments for i in range(0, segment.h.size, 32)
+    )
+    for chunk in chunks:
+        left = chunk.symbols
+        while left > 0:
+            table, h = next(groups, (None, None))
+            if table is None or h is None or h.size > left:
+                raise DecodeError("Corrupt", "a chunk does not end with a group")
+            chunk.decode(table, h)
+            left -= h.size
+        chunk.finish()
+    require(next(groups, None) is None, "the chunks have too few symbols")
+
+
+class Lane:
+    """9.2: one lane, whose stream begins with its state in as few bytes as it needs."""
+
+    def __init__(self, stream: bytes, escapes: bytes) -> None:
+        size = len(stream)
+        state_size = size if size <= 2 else 3 if size % 2 else 4
+        state = stream[:state_size]
+        require(state[-1:] != b"\0", "the state of the single lane ends with a zero byte")
+        self.x = int.from_bytes(state, "little") or 1
+        self.words = deque(np.frombuffer(stream[state_size:], "<u2").tolist())
+        self.escapes = Escapes(escapes)
+
+    def decode(self, table: Table, h: Array) -> None:
+        for i in range(h.size):
+            slot = self.x % 8192
+            symbol = int(table.symbol[slot])
+            self.x = int(table.frequency[slot]) * (self.x // 8192) + int(table.offset[slot])
+            if self.x < 1 << 16 and self.words:
+                self.x = self.x << 16 | self.words.popleft()
+            h[i] = self.escapes.read(table) if symbol == table.n else (table.lo + symbol) % (1 << 64)
+
+    def finish(self) -> None:
+        require(not self.words, "the single lane has words left")
+        require(self.x == 1, "the single lane does not end at 1")
+        self.escapes.finish()
+
+
+class Escapes:
+    """9.3: a bit, then an exponential-Golomb code, for each escaped symbol."""
+
+    def __init__(self, data: bytes) -> None:
+        self.bits: list[int] = unpack_bits(data).tolist()
+        self.position = 0
+
+    def bit(self) -> int:
+        require(self.position < len(self.bits), "the escapes end too early")
+        self.position += 1
+        return self.bits[self.position - 1]
+
+    def read(self, table: Table) -> int:
+        """The next escaped h, modulo 2^64."""
+        below = self.bit()
+        z = 0
+        while self.bit() == 0:
+            z += 1
+            require(z <= 63, "an escape is longer than 64 bits")
+        number = 1  # d + 1, whose first bit ended the zeros
+        for _ in range(z):
+            number = number << 1 | self.bit()
+        d = number - 1
+        return (table.lo - 1 - d if below else table.lo + table.n + d) % (1 << 64)
+
+    def finish(self) -> None:
+        rest = self.bits[self.position :]
+        require(len(rest) < 8, "a stream of escapes is not used up")
+        require(not any(rest), "padding bits are not zero")
+
+
+# ---- Payloads (docs/payload/) ------------------------------------------------------------------------------
+
+
+# Reads a description: the array to be decoded, and what turns its integers into the bits of the real numbers,
+# unsigned integers of their width.
+Described = tuple[CodedArray, Callable[[], Array]]
+
+
+def array_rows(tensor: Tensor, piece: Piece) -> tuple[int, int]:
+    """R and n of a whole tensor or a tile."""
+    rows, columns = tensor.rows
+    if piece.elements == tensor.elements:
+        return rows, columns
+    if piece.start % columns == 0 and piece.elements % columns == 0:
+        return piece.elements // columns, columns
+    return 1, piece.elements
+
+
+def decode_part(method: str, tensors: list[Tensor], pieces: list[Piece], payload: bytes) -> list[Array]:
+    """For each piece the bits of its real numbers."""
+    c = Cursor(payload, "a payload")
+    read = {"lossless": read_lossless, "ecsq": read_ecsq, "epr": read_epr}[method]
+    described = [read(c, tensors[p.position], *array_rows(tensors[p.position], p)) for p in pieces]
+    decode_body(c, [array for array, _ in described], len(payload))
+    return [values() for _, values in described]
+
+
+def read_lossless(c: Cursor, tensor: Tensor, rows: int, columns: int) -> Described:
+    transform = c.u8()
+    require(transform <= 3, f"transform {transform} does not exist")
+    # SPEC: every float and complex kind is a floating dtype.
+    floating = tensor.dtype.startswith(("float", "bfloat", "complex"))
+    require(transform <= 1 or floating, f"{tensor.name} is not floating, but coded as if")
+    array = read_model_set(c, rows, columns * tensor.reals)
+    drops = [c.u8() for _ in array.models] if transform >= 2 else []
+    require(max(drops, default=0) <= 63, "a drop is above 63")
+    return array, lambda: lossless_bits(tensor, array, transform, drops)
+
+
+def lossless_bits(tensor: Tensor, array: CodedArray, transform: int, drops: list[int]) -> Array:
+    if transform <= 1:
+        u = np.cumsum(array.q, dtype=np.uint64) if transform == 1 else array.q
+        u = u & np.uint64((1 << tensor.width) - 1)
+    else:
+        sign_bits = 1 if transform == 2 else 0
+        sign, u = array.q & np.uint64(sign_bits), array.q >> np.uint64(sign_bits)
+        for k, t in enumerate(drops):
+            mine = array.of_class(k)
+            most = (1 << tensor.width - sign_bits) - 1 >> t  # u * 2^t must fit without wrapping
+            require(np.all(u[mine] <= most), f"a value of {tensor.name} does not fit its dtype")
+            u[mine] <<= np.uint64(t)
+        u |= sign << np.uint64(tensor.width - 1)
+    # SPEC: a bool is the byte 0 or 1.
+    require(tensor.dtype != "bool" or np.all(u <= 1), f"an element of {tensor.name} is not a bool")
+    return u.astype(f"<u{tensor.width // 8}")
+
+
+def read_step(c: Cursor, tensor: Tensor) -> np.float32:
+    require(tensor.dtype in QUANTISED, f"{tensor.name} has a dtype that is never quantised")
+    step = np.frombuffer(c.take(4), "<f4")[0]
+    require(np.isfinite(step) and step > 0, f"the step of {tensor.name} is not finite and above 0")
+    return step
+
+
+def read_ecsq(c: Cursor, tensor: Tensor, rows: int, columns: int) -> Described:
+    step = read_step(c, tensor)
+    shape = c.u8()
+    require(shape <= 1, "a reserved bit of the shape is set")
+    centroids = struct.unpack("<3b", c.take(3)) if shape else (0, 0, 0)
+    array = read_model_set(c, rows, columns)
+    return array, lambda: quantised_bits(tensor, array, step, centroids)
+
+
+def read_epr(c: Cursor, tensor: Tensor, rows: int, columns: int) -> Described:
+    step = read_step(c, tensor)
+    array = read_model_set(c, rows, columns)
+    require(array.class_model is None, "an epr array has more than one class")
+    return array, lambda: quantised_bits(tensor, array, step, (0, 0, 0))
+
+
+def quantised_bits(tensor: Tensor, array: CodedArray, step: np.float32, centroids: tuple[int, ...]) -> Array:
+    q = array.q.view(np.int64)
+    a = q.astype(np.float32)
+    # The clip comes before the magnitude, because |q| can be 2^63, which is no int64.
+    c = np.array([0, *centroids], np.float32)[np.abs(np.clip(q, -3, 3))] / np.float32(256)
+    with np.errstate(over="ignore", under="ignore"):
+        w = np.where(q < 0, a - c, a + c) * step
+        if tensor.dtype in ("float16", "float64"):
+            w = w.astype(tensor.dtype)
+    finite = np.isfinite(w).all()
+    bits = w.view(f"u{w.itemsize}")
+    if tensor.dtype == "bfloat16":
+        bits = ((bits + np.uint64(0x7FFF) + (bits >> 16 & 1)) >> 16).astype(np.uint16)  # to nearest even
+        finite &= np.all(bits & 0x7F80 != 0x7F80)
+    require(finite, f"a value of {tensor.name} is not finite")
+    return bits
+
+
+# ---- 10 Limits, and the whole ------------------------------------------------------------------------------
+
+
+def decode_tensors(file: File) -> list[Array]:
+    """The tensors in order; an alias is the array of its target."""
+    stored = [t for t in file.tensors if t.target is None]
+    total = sum(t.elements * t.reals * t.width // 8 for t in stored)
+    require(total <= SIZE_LIMIT, f"the tensors have {total} bytes, above the limit", "TooLarge")
+    bits: dict[int, list[Array]] = {}
+    for part, pieces, payload in zip(file.parts, claim(file.tensors, file.parts), file.payloads, strict=True):
+        method, _version = file.methods[part.method]
+        decoded = decode_part(method, file.tensors, pieces, payload)
+        for piece, values in zip(pieces, decoded, strict=True):
+            bits.setdefault(piece.position, []).append(values)
+
+    arrays: list[Array] = []
+    for i, tensor in enumerate(file.tensors):
+        if tensor.target is not None:
+            arrays.append(arrays[tensor.target])
+            continue
+        shape = (*tensor.shape, 2) if tensor.dtype == "complex32" else tensor.shape
+        try:
+            arrays.append(np.concatenate(bits[i]).view(tensor.numpy_dtype).reshape(shape))
+        except ValueError as error:  # NumPy's own limits: 64 dimensions, each below 2^63
+            raise DecodeError("TooLarge", f"NumPy cannot hold the shape of {tensor.name}") from error
+    return arrays
+
+
+def decode_file(data: bytes, *, module_tensors: Sequence[tuple[Any, ...]] | None = None) -> dict[str, Array]:
+    """Decode a whole file to its tensors by name, in order, aliases included.
+
+    `bfloat16` and the float8 and float4 kinds come as unsigned integers of the same width, `complex32` as
+    uint16 with a last axis of 2, all others as the NumPy dtype of their name.
+
+    Args:
+        data: the bytes of the file.
+        module_tensors: for a bare file, (name, dtype name, shape) of the module's tensors in `state_dict`
+            order; a fourth item, if any and not None, names the earlier tensor whose memory it shares.
+
+    Raises:
+        DecodeError: for every violation of the format.
+    """
+    file = read_file(bytes(data), module_tensors)
+    return {t.name: a for t, a in zip(file.tensors, decode_tensors(file), strict=True)}
+
+
+def main(arguments: Sequence[str]) -> int:
+    if len(arguments) != 1:
+        print("usage: python independent_decoder.py FILE", file=sys.stderr)
+        return 2
+    try:
+        file = read_file(Path(arguments[0]).read_bytes(), None)
+        arrays = decode_tensors(file)
+    except (DecodeError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    for tensor, array in zip(file.tensors, arrays, strict=True):
+        print(f"{tensor.name}\t{tensor.dtype}\t{list(tensor.shape)}\t{zlib.crc32(array.tobytes()):08x}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
