@@ -1,7 +1,7 @@
 """Make the 192 probability tables that format 1 ships as constants.
 
-Run once, before the first release: `python recipes/shipped_tables.py > src/fewbits/models/shipped_tables.csv`. The CSV is
-the truth from then on (it is part of the file format); this says where its numbers came from. A table depends on exp
+Run once, before the first release: `python recipes/shipped_tables.py > src/fewbits/models/shipped_tables.csv`. The CSV
+is the truth from then on (it is part of the file format); this says where its numbers came from. A table depends on exp
 and erfc in the last place, so another machine need not reproduce it, and no decoder ever runs this.
 """
 

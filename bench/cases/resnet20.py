@@ -53,6 +53,9 @@ def rows(options: Options) -> Iterator[Row]:
                 seed=options.seed,
                 asked=asked,
             )
+            common = {"source": checkpoint, "tensors": tensors, "quality": quality, "seed": options.seed}
+            for share in (13, 16):  # how it degrades: nothing is asked of these rows
+                yield fewbits_row(f"fewbits 1/{share}", path=path, budget=source_size // share, **common)
     yield from rival_rows(options.rivals, tensors, quality)
 
 

@@ -199,17 +199,19 @@ def _check_keys(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     missing = [name for name in own if name not in tensors]
     unexpected = [name for name in tensors if name not in own]
     if missing or unexpected:
-        parts = [f"{what} {', '.join(map(repr, names[:5]))}{' and more' if len(names) > 5 else ''}"
-                 for what, names in (("lacks", missing), ("has besides", unexpected)) if names]
+        parts = [
+            f"{what} {', '.join(map(repr, names[:5]))}{' and more' if len(names) > 5 else ''}"
+            for what, names in (("lacks", missing), ("has besides", unexpected))
+            if names
+        ]
         raise InvalidArgument(f"the file does not fit into=: compared with the module it {' and '.join(parts)}.")
     for name, tensor in tensors.items():
         if own[name].shape != tensor.shape:
-            raise InvalidArgument(
-                f"tensor {name!r} has the shape {tuple(tensor.shape)} in the file and {tuple(own[name].shape)} in into=."
-            )
+            shapes = f"{tuple(tensor.shape)} in the file and {tuple(own[name].shape)} in into="
+            raise InvalidArgument(f"tensor {name!r} has the shape {shapes}.")
 
 
-def open(path: str | os.PathLike[str], *, limit: int | None = None) -> Archive:  # noqa: A001 - fewbits.open
+def open(path: str | os.PathLike[str], *, limit: int | None = None) -> Archive:
     """Open a file to read tensors one by one; each is read, checked and decoded alone when asked for.
 
     >>> with fewbits.open("model.fewbits") as file:  # doctest: +SKIP
@@ -268,6 +270,5 @@ def _check_safetensors(entries: tuple[TensorEntry, ...]) -> None:
             refused.add(dtype)
     for entry in entries:
         if entry.spec.dtype in refused:
-            raise InvalidArgument(
-                f"tensor {entry.spec.name!r} has the dtype {entry.spec.dtype}, which safetensors cannot hold; write a .pt file."
-            )
+            what = f"tensor {entry.spec.name!r} has the dtype {entry.spec.dtype}"
+            raise InvalidArgument(f"{what}, which safetensors cannot hold; write a .pt file.")

@@ -64,7 +64,8 @@ def meet(
     over, under = _LOWEST, _HIGHEST  # grid points known, or taken, to be too large and to fit
     ratio, last = 1.0, -1.0
     for _ in range(_ATTEMPTS):
-        point = _first_fit(lambda k: ratio * expected(2.0 ** (k / _GRID)) <= target * _AIM, over, under)
+        aim = target * _AIM / ratio
+        point = _first_fit(lambda k, aim=aim: expected(2.0 ** (k / _GRID)) <= aim, over, under)
         rate_weight = 2.0 ** (point / _GRID)
         size, result = encode(rate_weight)
         if size <= target:

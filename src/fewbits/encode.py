@@ -1,7 +1,7 @@
 """Tensors to chunks and back, on one worker or many: the loops that every method shares."""
 
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeAlias, TypeVar
@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 
 @contextmanager
-def executor_for(workers: int | Executor) -> Iterator[Executor | None]:
+def executor_for(workers: int | Executor) -> Generator[Executor | None, None, None]:
     """Give the executor to encode on: None for one worker, a process pool for more, or the caller's own.
 
     A process pool starts fresh interpreters, so a script that uses it needs its `if __name__ == "__main__"` guard.

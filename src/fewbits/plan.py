@@ -1,7 +1,7 @@
 """How tensors are cut into parts: a pure function of their specs (docs/format.md, section 4).
 
-Small tensors share a part, and a single-lane stream: 32 lanes and a part of its own would cost each about 100 bytes. Large
-ones are cut into tiles that can be encoded, checked and read alone.
+Small tensors share a part, and a single-lane stream: 32 lanes and a part of its own would cost each about 100 bytes.
+Large ones are cut into tiles that can be encoded, checked and read alone.
 """
 
 from collections.abc import Sequence
@@ -38,15 +38,22 @@ def group_small(specs: Sequence[TensorSpec]) -> list[tuple[TensorSpec, ...]]:
     return units
 
 
+def is_group(unit: Sequence[TensorSpec]) -> bool:
+    """Whether a unit is coded as a group, in one lane; else it is one large tensor."""
+    return len(unit) > 1 or unit[0].num_elements < SMALL
+
+
 def tiles(spec: TensorSpec) -> list[tuple[int, int]]:
     """Ranges of elements that a tensor is cut into: whole rows where a row fits, at least one range."""
     row = spec.num_elements // max(1, spec.num_rows)
     stride = TILE // row * row if 0 < row <= TILE else TILE
-    return [(start, min(start + stride, spec.num_elements)) for start in range(0, spec.num_elements, stride)] or [(0, 0)]
+    return [(start, min(start + stride, spec.num_elements)) for start in range(0, spec.num_elements, stride)] or [
+        (0, 0)
+    ]
 
 
 def tile_rows(spec: TensorSpec, span: tuple[int, int]) -> tuple[int, int]:
-    """Rows and row length of a range of elements: whole rows of the tensor, or else one row (docs/format.md, section 8)."""
+    """Rows and row length of a range of elements: whole rows of the tensor, or one row (docs/format.md, section 8)."""
     row = spec.num_elements // spec.num_rows if spec.num_rows else 0
     start, stop = span
     if row and start % row == 0 and stop % row == 0:

@@ -149,7 +149,9 @@ def _read_folder(folder: Path) -> Checkpoint:
     if not indices:
         files = sorted(folder.glob("*.safetensors"))
         if len(files) != 1:
-            raise InvalidArgument(f"the folder {str(folder)!r} has {len(files)} .safetensors files and no index ({_INDEX}).")
+            raise InvalidArgument(
+                f"the folder {str(folder)!r} has {len(files)} .safetensors files and no index ({_INDEX})."
+            )
         tensors, metadata = _read_safetensors(files[0])
         return _checkpoint(tensors, metadata, files[0].stat().st_size, None)
     index = indices[0]
@@ -159,25 +161,27 @@ def _read_folder(folder: Path) -> Checkpoint:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidArgument(f"{str(index)!r} is not a safetensors index.") from error
     loaded: dict[str, dict[str, Tensor]] = {}
-    metadata: dict[str, str] = {}
+    merged: dict[str, str] = {}
     for shard in shards:
         path = folder / shard
         if Path(shard).name != shard or not path.is_file():
             raise InvalidArgument(f"the shard {shard!r}, named by {index.name}, is missing.")
         loaded[shard], found = _read_safetensors(path)
-        metadata |= found or {}
+        merged |= found or {}
     lost = [name for name, shard in shard_of.items() if name not in loaded[shard]]
     if lost:
         raise InvalidArgument(f"the shard {shard_of[lost[0]]!r} does not have the tensor {lost[0]!r}.")
     size = sum((folder / shard).stat().st_size for shard in shards)
-    return _checkpoint({name: loaded[shard][name] for name, shard in shard_of.items()}, metadata or None, size, None)
+    return _checkpoint({name: loaded[shard][name] for name, shard in shard_of.items()}, merged or None, size, None)
 
 
 def _read_torch(path: Path) -> Mapping[str, Tensor]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise InvalidArgument(f"{str(path)!r} cannot be read with weights_only=True, so it is not read at all.") from error
+        raise InvalidArgument(
+            f"{str(path)!r} cannot be read with weights_only=True, so it is not read at all."
+        ) from error
     # Training frameworks put the state dict beside optimizer state and counters.
     if isinstance(found, Mapping) and not all(isinstance(value, Tensor) for value in found.values()):
         found = next((found[key] for key in ("state_dict", "model", "model_state_dict") if key in found), found)

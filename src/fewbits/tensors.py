@@ -1,5 +1,7 @@
 """Torch tensors as NumPy arrays of bits or values, and back."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,7 +19,7 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def spec_of(name: str, tensor: Tensor) -> TensorSpec:
+def spec_of(name: str, tensor: Any) -> TensorSpec:
     """Describe a tensor.
 
     Raises:

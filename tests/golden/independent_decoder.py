@@ -2,8 +2,7 @@
 
 It shares no code with the package: NumPy, zlib and a CBOR library are all it needs, next to the constants in
 `src/fewbits/models/shipped_tables.csv`. Its sections carry the numbers of `docs/format.md`, so that the two
-can be read side by side; a comment `SPEC:` names the reading taken where the page allows more than one.
-Clarity comes before speed.
+can be read side by side. Clarity comes before speed.
 
     python independent_decoder.py FILE      prints name, dtype, shape and CRC of every tensor
 """
@@ -106,7 +105,7 @@ class File(NamedTuple):
 
 
 def read_file(data: bytes, module_tensors: Sequence[tuple[Any, ...]] | None) -> File:
-    require(data[:4] == MAGIC[: len(data)], "this is not a fewbits file")
+    require(data[:4] == MAGIC[: len(data)], "this is not a fewbits file")  # a prefix of it is Truncated, below
     c = Cursor(data, "the file", at_end="Truncated")
     c.take(4)
     form, flags = c.u8(), c.u8()
@@ -126,11 +125,10 @@ def read_file(data: bytes, module_tensors: Sequence[tuple[Any, ...]] | None) -> 
     if flags & 2:
         header = inflate(header, raw_size)
     tensors, methods = parse_header(header)
-    for name, version in methods:
-        known = VERSIONS.get(name) == version
-        require(known, f"method {name!r}, payload version {version} is not known", "Incompatible")
+    total = sum(t.elements * t.reals * t.width // 8 for t in tensors if t.target is None)
+    require(total <= SIZE_LIMIT, f"the tensors have {total} bytes, above the limit", "TooLarge")
     ic = Cursor(index, "the index")
-    parts = parse_parts(ic, len(methods), bare=False)
+    parts = parse_parts(ic, bare=False)
     payloads = [c.take(part.size) for part in parts]
     c.finish()
     for part, payload in zip(parts, payloads, strict=True):
@@ -169,6 +167,14 @@ TINY = ("float8", "float4")
 QUANTISED = ("float32", "float16", "bfloat16", "float64")
 
 
+# Those with a mantissa, whose bits may be taken apart (docs/payload/lossless.md).
+FLOATS = (
+    *("float32", "float16", "bfloat16", "float64", "complex32", "complex64", "complex128"),
+    *("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"),
+)
+MOST_ITEMS, MOST_DEPTH, MOST_DIMENSIONS = 1 << 21, 64, 64
+
+
 class Tensor(NamedTuple):
     """A stored tensor, or (with `target`, a position) an alias that has its target's dtype and shape."""
 
@@ -202,7 +208,6 @@ class Tensor(NamedTuple):
     @property
     def rows(self) -> tuple[int, int]:
         """R and n of section 1."""
-        # SPEC: a tensor without elements has no rows, whatever its first dimension says.
         if self.elements == 0:
             return 0, 0
         rows = self.shape[0] if len(self.shape) >= 2 else 1
@@ -213,9 +218,9 @@ def unsigned(value: object) -> bool:
     return type(value) is int and 0 <= value < 1 << 64
 
 
-def number(value: object) -> bool:
-    # SPEC: relative_error, bits and rate_weight may be CBOR integers as well as floats.
-    return type(value) in (int, float)
+def amount(value: object) -> bool:
+    """A float of at least 0, so no NaN."""
+    return type(value) is float and value >= 0
 
 
 def is_array(value: Any, *lengths: int) -> bool:
@@ -235,6 +240,7 @@ def parse_header(raw: bytes) -> tuple[list[Tensor], list[tuple[str, int]]]:
     except Exception as error:  # whatever the CBOR library makes of a hostile header
         raise DecodeError("Corrupt", "the header is not CBOR") from error
     require(deterministic, "the header is not deterministic CBOR")
+    require(count_items(header) <= MOST_ITEMS, "the header has too many items", "TooLarge")
     require(is_array(header, 6), "the header is not an array of six elements")
     entries, methods, seed, rate_weight, losses, metadata = header
     good = all(type(value) is list for value in (entries, methods))
@@ -248,12 +254,13 @@ def parse_header(raw: bytes) -> tuple[list[Tensor], list[tuple[str, int]]]:
         good = is_array(method, 3) and type(method[0]) is str and unsigned(method[1]) and is_map(method[2])
         require(good, "a method entry is malformed")
     require(unsigned(seed), "the seed is not unsigned")
-    require(rate_weight is None or number(rate_weight), "the rate weight is not a number")
+    good = rate_weight is None or (amount(rate_weight) and math.isfinite(rate_weight))
+    require(good, "the rate weight is not a finite float of at least 0")
     good = losses is None or is_array(losses, len(tensors))
     require(good, "the losses are not one entry a tensor")
     for tensor, loss in zip(tensors, losses or [], strict=False):
         if tensor.target is None:
-            good = is_array(loss, 2, 3) and number(loss[0]) and number(loss[1])
+            good = is_array(loss, 2, 3) and amount(loss[0]) and unsigned(loss[1])
             good = good and all(type(note) is str for note in loss[2:])
         else:
             good = loss is None
@@ -261,6 +268,20 @@ def parse_header(raw: bytes) -> tuple[list[Tensor], list[tuple[str, int]]]:
     good = metadata is None or (is_map(metadata) and all(type(v) is str for v in metadata.values()))
     require(good, "the metadata is not a map of text to text")
     return tensors, [(name, version) for name, version, _ in methods]
+
+
+def count_items(value: Any, depth: int = 0) -> int:
+    """Items of a value made of JSON's types only, arrays and maps and keys counted."""
+    if type(value) in (list, dict):
+        require(depth < MOST_DEPTH, "the header is nested too deep")
+        require(type(value) is list or is_map(value), "a map of the header has a key that is not text")
+        keys = len(value) if type(value) is dict else 0
+        inner = value.values() if type(value) is dict else value
+        return 1 + keys + sum(count_items(item, depth + 1) for item in inner)
+    good = value is None or type(value) in (str, bool, float) or unsigned(value)
+    good = good or (type(value) is int and -(1 << 64) <= value < 0)
+    require(good, "the header has an item that is not of JSON's types")
+    return 1
 
 
 def parse_tensor(entry: Any, earlier: list[Tensor]) -> Tensor:
@@ -274,19 +295,25 @@ def parse_tensor(entry: Any, earlier: list[Tensor]) -> Tensor:
         return Tensor(name, target.dtype, target.shape, second)
     require(0 <= second < len(DTYPES) and DTYPES[second] != "-", f"the dtype code of {name} is reserved")
     require(type(third) is list and all(unsigned(d) for d in third), f"the shape of {name} is malformed")
-    return Tensor(name, DTYPES[second], tuple(third))
+    tensor = Tensor(name, DTYPES[second], tuple(third))
+    size = math.prod(max(d, 1) for d in third) * tensor.reals * tensor.width // 8
+    good = len(third) <= MOST_DIMENSIONS and size < 1 << 63
+    require(good, f"{name} has too many dimensions or bytes", "TooLarge")
+    return tensor
 
 
 # ---- 4 The index -------------------------------------------------------------------------------------------
 
 WHOLE, TILE, GROUP = 0, 1, 2
+MOST_GROUPS = 4096
 
 
 class Part(NamedTuple):
     method: int
     kind: int
     elements: int
-    members: list[int]
+    bound_log2: int
+    runs: list[tuple[int, int]]  # skip, take
     size: int
     check: int | None
 
@@ -299,46 +326,58 @@ class Piece(NamedTuple):
     elements: int
 
 
-def parse_parts(c: Cursor, num_methods: int, *, bare: bool) -> list[Part]:
+def parse_parts(c: Cursor, *, bare: bool) -> list[Part]:
     parts: list[Part] = []
     for _ in range(c.uint()):
         method, kind = divmod(c.uint(), 4)
-        require(method < num_methods, "a part names a method that is not there")
         require(kind <= GROUP, "a part is of the reserved kind 3")
         elements = c.uint() if kind == TILE else 0
         require(elements > 0 or kind != TILE, "a tile has no elements")
-        members: list[int] = []
-        for i in range(c.uint() if kind == GROUP else 0):
-            distance = c.uint()
-            members.append(distance if i == 0 else members[-1] + 1 + distance)
+        num_runs, bound_log2 = divmod(c.uint() if kind == GROUP else 0, 64)
+        runs: list[tuple[int, int]] = []
+        for i in range(num_runs):
+            skip, take = c.uint(), c.uint()
+            require(take >= 1 and (skip >= 1 or i == 0), "a run of a group skips or takes nothing")
+            runs.append((skip, take))
         size = c.uint()
-        parts.append(Part(method, kind, elements, members, size, None if bare else c.u32()))
+        parts.append(Part(method, kind, elements, bound_log2, runs, size, None if bare else c.u32()))
     c.finish()
     return parts
 
 
-def claim(tensors: list[Tensor], parts: list[Part]) -> list[list[Piece]]:
-    """The pieces of each part. Groups claim first; whole parts and tiles take what is left, in order."""
-    free = {i: None for i, t in enumerate(tensors) if t.target is None}
-    groups = [part for part in parts if part.kind == GROUP]
-    # SPEC: at most one group of count 0; it claims after the others. Its members are filled in here.
-    rests = [part for part in groups if not part.members]
-    require(len(rests) <= 1, "two groups claim all the remaining tensors")
-    for part in groups:
-        for position in part.members:
-            require(position in free, f"a group claims tensor {position}, which is not to be had")
-            del free[position]
-    for part in rests:
-        part.members.extend(free)
-        free.clear()
+def claim(tensors: list[Tensor], parts: list[Part], num_methods: int) -> list[list[Piece]]:
+    """The pieces of each part. Groups claim first, one after the other; then whole parts and tiles, in order."""
+    used = {part.method for part in parts}
+    require(used == set(range(num_methods)), "a part names a method that is not there, or none names one that is")
+    groups = sum(part.kind == GROUP for part in parts)
+    require(groups <= MOST_GROUPS, f"the index has {groups} groups", "TooLarge")
+    free = [i for i, t in enumerate(tensors) if t.target is None]
+    members: list[list[int]] = []  # of each group
+    for part in parts:
+        if part.kind != GROUP:
+            continue
+        bound = math.inf if part.bound_log2 == 0 else 1 << part.bound_log2
+        candidates = [i for i in free if tensors[i].elements < bound]
+        taken: list[int] = []
+        at = 0
+        for skip, take in part.runs or [(0, len(candidates))]:
+            taken += candidates[at + skip : at + skip + take]
+            at += skip + take
+        require(len(taken) > 0 and at <= len(candidates), "a group takes tensors that are not there")
+        members.append(taken)
+        gone = set(taken)
+        free = [i for i in free if i not in gone]
 
-    left = deque(free)
+    of_groups, left = iter(members), deque(free)
     pieces: list[list[Piece]] = []
     tiled, start = -1, 0  # the tensor being tiled, and its first element that no tile has yet
+    method = -1  # of its tiles
     for part in parts:
-        require(part.kind == TILE or tiled < 0, "the tiles of a tensor do not follow each other")
+        good = tiled < 0 or (part.kind == TILE and part.method == method)
+        require(good, "the tiles of a tensor do not follow each other with one method")
+        method = part.method
         if part.kind == GROUP:
-            pieces.append([Piece(p, 0, tensors[p].elements) for p in part.members])
+            pieces.append([Piece(p, 0, tensors[p].elements) for p in next(of_groups)])
             continue
         if tiled < 0:
             require(len(left) > 0, "there are more parts than tensors")
@@ -362,21 +401,18 @@ def read_bare(c: Cursor, module_tensors: Sequence[tuple[Any, ...]] | None) -> Fi
     fingerprint, _seed = c.u32(), c.uint()
     ic = Cursor(c.take(size_field(c)), "the index")
     methods = [(ic.uint(), ic.uint()) for _ in range(ic.uint())]
-    parts = parse_parts(ic, len(methods), bare=True)
+    parts = parse_parts(ic, bare=True)
     payloads = [c.take(part.size) for part in parts]
     covered = c.position
     check = c.u32()
     c.finish()
-    # SPEC: the check comes before the method codes are judged and before the module is asked for.
     require(zlib.crc32(c.data[:covered]) == check, "the checksum of the file fails")
-    for code, version in methods:
-        known = VERSIONS.get(BARE_CODES.get(code, "")) == version
-        require(known, f"method code {code}, payload version {version} is not known", "Incompatible")
-
+    for code, _version in methods:
+        require(code in BARE_CODES, f"method code {code} is not known", "Incompatible")
     require(module_tensors is not None, "a bare file needs the tensors of its module", "InvalidArgument")
     tensors = tensors_of_module(module_tensors or ())
-    # SPEC: a wrong module is the caller's mistake.
     require(fingerprint_of(tensors) == fingerprint, "the file belongs to another module", "InvalidArgument")
+    # Aliases of a bare file are its module's ties, which have no part: positions count first names only.
     return File(tensors, [(BARE_CODES[code], version) for code, version in methods], parts, payloads)
 
 
@@ -467,6 +503,7 @@ class Model(NamedTuple):
 
 
 SEVERAL_CLASSES = 195
+MOST_CLASSES = 4096
 
 
 def read_model(c: Cursor, *, inner: bool = False) -> Model:
@@ -481,6 +518,7 @@ def read_model(c: Cursor, *, inner: bool = False) -> Model:
     require(first <= 194 and not inner, f"an integer model starts with the byte {first}")
     shift, centre = c.u8(), c.sint()
     require(shift <= 63, "the shift of an integer model is above 63")
+    require(first == 193 or shift or centre, "a shifted model has neither shift nor centre")
     return Model(read_model(c, inner=True).table if first == 194 else None, shift, centre)
 
 
@@ -510,11 +548,15 @@ def read_model_set(c: Cursor, rows: int, columns: int) -> CodedArray:
     if c.peek() != SEVERAL_CLASSES:
         return CodedArray(1, rows * columns, [read_model(c)], None)
     c.u8()
-    models = [read_model(c) for _ in range(c.uint() + 2)]
+    classes = c.uint() + 2
+    require(classes <= MOST_CLASSES, f"a model set has {classes} classes")
+    require(rows * columns > 0, "an array without elements has several classes")
+    models = [read_model(c) for _ in range(classes)]
     return CodedArray(rows, columns, models, read_model(c))
 
 
-def decode_body(c: Cursor, arrays: list[CodedArray], payload_size: int) -> None:
+def decode_body(c: Cursor, arrays: list[CodedArray]) -> None:
+    budget = 45_440 * (len(c.data) - c.position + 64)  # of symbols: section 10
     layout = c.u8()
     require(layout <= 1, f"body layout {layout} does not exist")
     lane_size, lane_escape_size = c.uint(), c.uint()
@@ -523,7 +565,6 @@ def decode_body(c: Cursor, arrays: list[CodedArray], payload_size: int) -> None:
     chunks = [Chunk(*head, c) for head in heads]
 
     segments: list[Segment] = []
-    budget = 45_440 * (payload_size + 64)  # of symbols
     for array in arrays:
         budget -= decode_classes(c, array, lane, budget)
         array.h, array.low = np.zeros((2, array.rows * array.columns), np.uint64)
@@ -636,6 +677,7 @@ class Lane:
         state_size = size if size <= 2 else 3 if size % 2 else 4
         state = stream[:state_size]
         require(state[-1:] != b"\0", "the state of the single lane ends with a zero byte")
+        require(stream != b"\1", "state 1 of the single lane is not written as no bytes")
         self.x = int.from_bytes(state, "little") or 1
         self.words = deque(np.frombuffer(stream[state_size:], "<u2").tolist())
         self.escapes = Escapes(escapes)
@@ -709,16 +751,14 @@ def decode_part(method: str, tensors: list[Tensor], pieces: list[Piece], payload
     c = Cursor(payload, "a payload")
     read = {"lossless": read_lossless, "ecsq": read_ecsq, "epr": read_epr}[method]
     described = [read(c, tensors[p.position], *array_rows(tensors[p.position], p)) for p in pieces]
-    decode_body(c, [array for array, _ in described], len(payload))
+    decode_body(c, [array for array, _ in described])
     return [values() for _, values in described]
 
 
 def read_lossless(c: Cursor, tensor: Tensor, rows: int, columns: int) -> Described:
     transform = c.u8()
     require(transform <= 3, f"transform {transform} does not exist")
-    # SPEC: every float and complex kind is a floating dtype.
-    floating = tensor.dtype.startswith(("float", "bfloat", "complex"))
-    require(transform <= 1 or floating, f"{tensor.name} is not floating, but coded as if")
+    require(transform <= 1 or tensor.dtype in FLOATS, f"{tensor.name} is not floating, but coded as if")
     array = read_model_set(c, rows, columns * tensor.reals)
     drops = [c.u8() for _ in array.models] if transform >= 2 else []
     require(max(drops, default=0) <= 63, "a drop is above 63")
@@ -731,14 +771,14 @@ def lossless_bits(tensor: Tensor, array: CodedArray, transform: int, drops: list
         u = u & np.uint64((1 << tensor.width) - 1)
     else:
         sign_bits = 1 if transform == 2 else 0
-        sign, u = array.q & np.uint64(sign_bits), array.q >> np.uint64(sign_bits)
+        v = array.q ^ np.uint64(1 << 63 if tensor.width == 64 else 0)
+        sign, u = v & np.uint64(sign_bits), v >> np.uint64(sign_bits)
         for k, t in enumerate(drops):
             mine = array.of_class(k)
             most = (1 << tensor.width - sign_bits) - 1 >> t  # u * 2^t must fit without wrapping
             require(np.all(u[mine] <= most), f"a value of {tensor.name} does not fit its dtype")
             u[mine] <<= np.uint64(t)
         u |= sign << np.uint64(tensor.width - 1)
-    # SPEC: a bool is the byte 0 or 1.
     require(tensor.dtype != "bool" or np.all(u <= 1), f"an element of {tensor.name} is not a bool")
     return u.astype(f"<u{tensor.width // 8}")
 
@@ -752,9 +792,9 @@ def read_step(c: Cursor, tensor: Tensor) -> np.float32:
 
 def read_ecsq(c: Cursor, tensor: Tensor, rows: int, columns: int) -> Described:
     step = read_step(c, tensor)
-    shape = c.u8()
-    require(shape <= 1, "a reserved bit of the shape is set")
-    centroids = struct.unpack("<3b", c.take(3)) if shape else (0, 0, 0)
+    flags = c.u8()
+    require(flags <= 1, "a reserved flag of ecsq is set")
+    centroids = struct.unpack("<3b", c.take(3)) if flags else (0, 0, 0)
     array = read_model_set(c, rows, columns)
     return array, lambda: quantised_bits(tensor, array, step, centroids)
 
@@ -793,8 +833,11 @@ def decode_tensors(file: File) -> list[Array]:
     total = sum(t.elements * t.reals * t.width // 8 for t in stored)
     require(total <= SIZE_LIMIT, f"the tensors have {total} bytes, above the limit", "TooLarge")
     bits: dict[int, list[Array]] = {}
-    for part, pieces, payload in zip(file.parts, claim(file.tensors, file.parts), file.payloads, strict=True):
-        method, _version = file.methods[part.method]
+    claims = claim(file.tensors, file.parts, len(file.methods))
+    for part, pieces, payload in zip(file.parts, claims, file.payloads, strict=True):
+        method, version = file.methods[part.method]
+        known = VERSIONS.get(method) == version
+        require(known, f"method {method!r}, payload version {version} is not known", "Incompatible")
         decoded = decode_part(method, file.tensors, pieces, payload)
         for piece, values in zip(pieces, decoded, strict=True):
             bits.setdefault(piece.position, []).append(values)

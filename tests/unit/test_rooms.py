@@ -25,16 +25,24 @@ BEFORE: dict[str, tuple[str, ...]] = {
     "models": ("coder", "quantize"),
     "channel": ("models",),
     "method": ("chunk", "channel"),
+    "plan": ("chunk",),
+    "payload": ("chunk",),
+    "budget": ("errors",),
+    "tensors": ("chunk",),
     "nn": ("method",),
-    "methods": ("nn",),
-    "api": ("methods", "container", "registry", "report"),
+    "methods": ("nn", "plan", "payload", "tensors"),
+    "encode": ("methods", "registry"),
+    "sources": ("tensors", "container"),
+    "archive": ("encode", "sources"),
+    "outcome": ("sources", "methods", "report"),
+    "api": ("archive", "outcome", "budget"),
     "images": ("api",),
     "distributed": ("api",),
     "cli": ("images", "distributed", "__init__"),
     "__main__": ("cli",),
 }
 # With all that they load. A command that needs torch imports what needs it when it is called.
-WITHOUT_TORCH = ("chunk", "container", "registry", "report", "cli.main", "__main__")
+WITHOUT_TORCH = ("__init__", "budget", "plan", "payload", "chunk", "container", "registry", "report", "cli.main", "__main__")
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "misc", "common"}
 MOST_LINES = 400
 

@@ -89,32 +89,34 @@ class EscapeReader:
 
     def __init__(self, data: memoryview) -> None:
         """Start at the front of the bytes of one stream's escapes."""
-        self._bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
-        self._ones = np.flatnonzero(self._bits)
+        bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
+        # As text, because finding the next 1 and reading binary digits are then single calls.
+        self._bits = (bits + np.uint8(ord("0"))).tobytes().decode("ascii")
         self._position = 0
 
     def take(self, count: int) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
         """Read the next `count` escapes; returns distances (count,) uint64 and below (count,) bool.
 
         Raises:
-            Corrupt: there are not so many.
+            Corrupt: there are not so many, or a code is longer than 64 bits.
         """
-        if count * 2 > self._bits.size - self._position:
+        bits, position = self._bits, self._position
+        if 2 * count > len(bits) - position:
             raise Corrupt("a stream has more escapes than its escape bits hold.")
-        distances = np.zeros(count, np.uint64)
-        below = np.zeros(count, np.bool_)
+        distances: list[int] = []
+        below: list[bool] = []
         # A loop over escapes, not over symbols: encoders choose tables under which escapes are rare.
-        for i in range(count):
-            next_one = int(np.searchsorted(self._ones, self._position + 1))
-            first = int(self._ones[next_one]) if next_one < self._ones.size else self._bits.size
-            zeros = first - self._position - 1
+        for _ in range(count):
+            first = bits.find("1", position + 1)
+            zeros = first - position - 1
             end = first + zeros + 1
-            if zeros > 63 or end > self._bits.size:
+            if first < 0 or zeros > 63 or end > len(bits):
                 raise Corrupt("an escape code runs past its end.")
-            below[i] = self._bits[self._position]
-            distances[i] = int("".join(map(str, self._bits[first:end])), 2) - 1
-            self._position = end
-        return distances, below
+            below.append(bits[position] == "1")
+            distances.append(int(bits[first:end], 2) - 1)
+            position = end
+        self._position = position
+        return np.array(distances, np.uint64), np.array(below, np.bool_)
 
     def finish(self) -> None:
         """Check that only padding is left.
@@ -122,5 +124,6 @@ class EscapeReader:
         Raises:
             Corrupt: something else is.
         """
-        if self._bits.size - self._position >= 8 or self._bits[self._position :].any():
+        rest = self._bits[self._position :]
+        if len(rest) >= 8 or "1" in rest:
             raise Corrupt("escape bits are left over.")

@@ -10,23 +10,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewbits.coder.bits import EscapeReader, pack_escapes, raw_size, unpack_raw
+from fewbits.coder.chunks import all_tables, encode_chunks, symbol_bounds
 from fewbits.coder.integers import ArraySpec, CodedArray, IntegerModel, ModelSet, SymbolStream, merge, split
 from fewbits.coder.leb128 import read_uint, write_uint
-from fewbits.coder.rans import LANES, Groups, LaneDecoder, WideChunk, decode_wide, encode_lane, encode_wide
-from fewbits.coder.table import FREQUENCY_COSTS, Table
-from fewbits.errors import Corrupt
+from fewbits.coder.rans import LANES, Groups, LaneDecoder, WideChunk, decode_wide, encode_lane
+from fewbits.coder.table import Table
+from fewbits.errors import Corrupt, InvalidArgument
 
-CHUNK_BITS = 1 << 20  # 128 KiB of words: a chunk's 128 bytes of states are then about 0.1 %
-_MOST_SYMBOLS_PER_BYTE = 45_440  # a symbol costs at least log2(8192 / 8191) bit
-_PLACEHOLDER = Table(0, (4096, 4096), 0)  # stands for a model without a table; no symbol ever uses it
+_MOST_SYMBOLS_PER_BYTE = 45_440  # WIRE: a symbol in chunks costs at least log2(8192 / 8191) bit
+_SLACK_BYTES = 64  # WIRE: what the lanes' states can hold without a word
 
 
 def encode_body(arrays: Sequence[CodedArray], *, wide: bool) -> bytes:
     """Encode the integers of a part's arrays: a body of docs/format.md, section 8.
 
     Args:
-        wide: 32-lane chunks for the arrays' symbols; else all in one lane.
+        wide: 32-lane chunks for the arrays' symbols; else all in one lane, unless section 10 refuses that.
+
+    Raises:
+        InvalidArgument: there are too many class indices that cost nothing.
     """
+    body, num_symbols = _encode(arrays, wide)
+    if num_symbols <= _most_symbols(len(body)):
+        return body
+    # A lane's symbols may cost nothing, as all of them in a table's first slots. The plans' pools of at most 2^20
+    # elements (twice as many symbols, where complex) are below the limit of an empty body, 2.9 million: only other
+    # callers get here.
+    if wide:
+        raise InvalidArgument("a part has more classes of rows coded for nothing than a reader would believe.")
+    return encode_body(arrays, wide=True)
+
+
+def _most_symbols(body_size: int) -> int:
+    return _MOST_SYMBOLS_PER_BYTE * (body_size + _SLACK_BYTES)
+
+
+def _encode(arrays: Sequence[CodedArray], wide: bool) -> tuple[bytes, int]:
+    """Return a body and how many symbols it holds, class indices included."""
     lane: list[tuple[Table, NDArray[np.uint8]]] = []
     lane_parts: list[SymbolStream] = []
     raw: list[bytes] = []
@@ -45,6 +65,7 @@ def encode_body(arrays: Sequence[CodedArray], *, wide: bool) -> bytes:
         else:
             _add_runs(lane, part, array.models.models)
             lane_parts.append(part)
+    num_symbols = sum(symbols.size for _, symbols in lane) + sum(part.symbols.size for part in main)
     stream = encode_lane(lane)
     escapes = pack_escapes(
         np.concatenate([part.distances for part in lane_parts] or [np.zeros(0, np.uint64)]),
@@ -52,74 +73,18 @@ def encode_body(arrays: Sequence[CodedArray], *, wide: bool) -> bytes:
     )
     head = bytes([int(wide)]) + write_uint(len(stream)) + write_uint(len(escapes))
     if not wide:
-        return b"".join([head, stream, escapes, *raw])
-    sizes, chunks = _encode_chunks(main, [array.models.models for array in arrays])
-    return b"".join([head, *sizes, stream, escapes, *chunks, *raw])
+        return b"".join([head, stream, escapes, *raw]), num_symbols
+    sizes, chunks = encode_chunks(main, [array.models.models for array in arrays])
+    return b"".join([head, *sizes, stream, escapes, *chunks, *raw]), num_symbols
 
 
-def _add_runs(
-    lane: list[tuple[Table, NDArray[np.uint8]]], part: SymbolStream, models: Sequence[IntegerModel]
-) -> None:
+def _add_runs(lane: list[tuple[Table, NDArray[np.uint8]]], part: SymbolStream, models: Sequence[IntegerModel]) -> None:
     position = 0
     for length, index in zip(part.lengths.tolist(), part.tables.tolist(), strict=True):
         table = models[index].table
         assert table is not None
         lane.append((table, part.symbols[position : position + length]))
         position += length
-
-
-def _encode_chunks(
-    parts: Sequence[SymbolStream], models: Sequence[Sequence[IntegerModel]]
-) -> tuple[list[bytes], list[bytes]]:
-    """Return the chunk list's fields and the chunks."""
-    symbols = np.concatenate([part.symbols for part in parts])
-    tables, offsets = _all_tables(models)
-    segment_tables = np.concatenate([offsets[i] + part.tables for i, part in enumerate(parts)])
-    # Segment tables index models; models without a table have no symbols and never occur here.
-    groups = Groups.of_segments(np.concatenate([part.lengths for part in parts]), segment_tables)
-    if symbols.size == 0:
-        return [write_uint(0)], []
-    bounds = _chunk_bounds(symbols, groups, tables)
-    encoded = encode_wide(symbols, groups, bounds, tables)
-    firsts = np.cumsum([0] + [part.symbols.size for part in parts])
-    escaped = np.concatenate([first + part.escaped for first, part in zip(firsts[:-1], parts, strict=True)])
-    distances = np.concatenate([part.distances for part in parts])
-    below = np.concatenate([part.below for part in parts])
-    edges = _symbol_bounds(groups, bounds)
-    cuts = np.searchsorted(escaped, edges)
-    sizes = [write_uint(len(encoded))]
-    chunks: list[bytes] = []
-    for i, chunk in enumerate(encoded):
-        escapes = pack_escapes(distances[cuts[i] : cuts[i + 1]], below[cuts[i] : cuts[i + 1]])
-        sizes.append(write_uint(int(edges[i + 1] - edges[i])))
-        sizes.append(write_uint(chunk.words.size) + write_uint(len(escapes)))
-        chunks += [chunk.states.astype("<u4").tobytes(), chunk.words.astype("<u2").tobytes(), escapes]
-    return sizes, chunks
-
-
-def _all_tables(models: Sequence[Sequence[IntegerModel]]) -> tuple[list[Table], list[int]]:
-    """All models' tables in one list, and where each array's begin; models without a table hold a place."""
-    tables: list[Table] = []
-    offsets: list[int] = []
-    for set_ in models:
-        offsets.append(len(tables))
-        tables += [model.table or _PLACEHOLDER for model in set_]
-    return tables, offsets
-
-
-def _chunk_bounds(symbols: NDArray[np.uint8], groups: Groups, tables: Sequence[Table]) -> NDArray[np.int64]:
-    """Cut groups into chunks of nearly equal cost, about CHUNK_BITS each."""
-    costs = np.stack([FREQUENCY_COSTS[table.counts] for table in tables])
-    cost = costs[np.repeat(groups.table, groups.length), symbols]
-    total = np.cumsum(cost)[groups.start + groups.length - 1] >> 16  # bits up to and with each group
-    num = -(-int(total[-1]) // CHUNK_BITS) or 1
-    cuts = np.searchsorted(total, int(total[-1]) * np.arange(1, num) // num) + 1
-    return np.unique(np.concatenate([[0], cuts, [groups.start.size]])).astype(np.int64)
-
-
-def _symbol_bounds(groups: Groups, bounds: NDArray[np.int64]) -> NDArray[np.int64]:
-    ends = np.concatenate([groups.start, [groups.start[-1] + groups.length[-1]]])
-    return ends[bounds]
 
 
 class DecodedArray(NamedTuple):
@@ -146,10 +111,7 @@ class _BodyReader:
         if not data or data[0] > 1:
             raise Corrupt("a body's layout is not known.")
         self._wide = data[0] == 1
-        coded = sum(s.num_rows * s.row_length for s in specs if any(m.table for m in s.models.models))
-        indices = sum(s.num_rows for s in specs if s.models.class_model is not None)
-        if coded + indices > _MOST_SYMBOLS_PER_BYTE * (len(data) + 64):
-            raise Corrupt("a payload is too short for the elements it declares.")
+        self._symbols_left = _most_symbols(len(data))
         lane_size, position = read_uint(data, 1)
         lane_escape_size, position = read_uint(data, position)
         self._chunk_sizes: list[tuple[int, int, int]] = []
@@ -178,6 +140,8 @@ class _BodyReader:
         escapes: list[tuple[NDArray[np.uint64], NDArray[np.bool_]]] = []
         for spec in self._specs:
             classes.append(self._classes(spec))
+            has_table = np.array([model.table is not None for model in spec.models.models])
+            self._spend(int(np.count_nonzero(has_table[classes[-1]])) * spec.row_length)
             if not self._wide:
                 symbols.append(self._lane_symbols(spec, classes[-1]))
                 escapes.append(self._lane_escapes.take(int(_is_escape(spec, classes[-1], symbols[-1]).sum())))
@@ -193,10 +157,20 @@ class _BodyReader:
             for spec, indices, array, escaped, low in zip(self._specs, classes, symbols, escapes, lows, strict=True)
         ]
 
+    def _spend(self, num_symbols: int) -> None:
+        """Count symbols before they are decoded: a few bytes must not stand for any number of them."""
+        if num_symbols > self._symbols_left:
+            raise Corrupt("a payload is too short for the symbols it declares.")
+        self._symbols_left -= num_symbols
+
     def _classes(self, spec: ArraySpec) -> NDArray[np.int64]:
         model = spec.models.class_model
         if model is None:
             return np.zeros(spec.num_rows, np.int64)
+        if spec.num_rows * spec.row_length == 0:
+            raise Corrupt("an array without elements has classes of rows.")
+        if model.table is not None:
+            self._spend(spec.num_rows)
         array = ArraySpec(1, spec.num_rows, ModelSet((model,)))
         one = np.zeros(1, np.int64)
         symbols = self._lane_symbols(array, one)
@@ -213,38 +187,42 @@ class _BodyReader:
 
     def _low(self, spec: ArraySpec, classes: NDArray[np.int64]) -> NDArray[np.int64]:
         """The next array's raw bits, (R, n) int64."""
-        rows = [classes == index for index in range(len(spec.models.models))]
-        counts = [int(mask.sum()) * spec.row_length for mask in rows]
-        widths = [model.shift for model in spec.models.models]
-        sizes = [raw_size(count, width) for count, width in zip(counts, widths, strict=True)]
-        if self._raw_at + sum(sizes) > len(self._data):
-            raise Corrupt("a body's raw bits run past its end.")
+        order = np.argsort(classes, kind="stable")
+        num_rows = np.bincount(classes, minlength=len(spec.models.models))
         low = np.zeros((spec.num_rows, spec.row_length), np.int64)
-        for mask, count, width, size in zip(rows, counts, widths, sizes, strict=True):
-            if size:
-                values = unpack_raw(self._data[self._raw_at : self._raw_at + size], count, width)
-                low[mask] = values.view(np.int64).reshape(-1, spec.row_length)
-            self._raw_at += size
+        stop = np.cumsum(num_rows)
+        for index in np.flatnonzero(num_rows).tolist():
+            width = spec.models.models[index].shift
+            count = int(num_rows[index]) * spec.row_length
+            end = self._raw_at + raw_size(count, width)
+            if end > len(self._data):
+                raise Corrupt("a body's raw bits run past its end.")
+            if width:
+                values = unpack_raw(self._data[self._raw_at : end], count, width)
+                rows = order[stop[index] - num_rows[index] : stop[index]]
+                low[rows] = values.view(np.int64).reshape(rows.size, spec.row_length)
+            self._raw_at = end
         return low
 
     def _wide_symbols(
         self, classes: Sequence[NDArray[np.int64]]
     ) -> tuple[list[NDArray[np.uint8]], list[tuple[NDArray[np.uint64], NDArray[np.bool_]]]]:
         """Decode the chunks; returns each array's symbols and escapes."""
-        tables, offsets = _all_tables([spec.models.models for spec in self._specs])
+        tables, places = all_tables([spec.models.models for spec in self._specs])
         lengths: list[NDArray[np.int64]] = []
         segment_tables: list[NDArray[np.int64]] = []
-        for spec, indices, offset in zip(self._specs, classes, offsets, strict=True):
+        for spec, indices, place in zip(self._specs, classes, places, strict=True):
             coded = indices[np.array([model.table is not None for model in spec.models.models])[indices]]
             lengths.append(np.full(coded.size, spec.row_length, np.int64))
-            segment_tables.append(offset + coded)
+            segment_tables.append(place[coded])
         groups = Groups.of_segments(np.concatenate(lengths), np.concatenate(segment_tables))
-        ends = np.cumsum([size for size, _, _ in self._chunk_sizes])
-        bounds = np.concatenate([[0], np.searchsorted(groups.start + groups.length, ends) + 1]).astype(np.int64)
+        sizes = [size for size, _, _ in self._chunk_sizes]
         total = int(groups.length.sum())
-        if (int(ends[-1]) if ends.size else 0) != total or any(size == 0 for size, _, _ in self._chunk_sizes):
+        if sum(sizes) != total or 0 in sizes:
             raise Corrupt("a body's chunks do not have the elements it declares.")
-        if ends.size and not np.array_equal(_symbol_bounds(groups, bounds)[1:], ends):
+        ends = np.cumsum(np.array(sizes, np.int64))
+        bounds = np.concatenate([[0], np.searchsorted(groups.start + groups.length, ends) + 1])
+        if ends.size and not np.array_equal(symbol_bounds(groups, bounds)[1:], ends):
             raise Corrupt("a chunk does not end with a group.")
         if not total:
             nothing = np.zeros(0, np.uint8)
@@ -254,7 +232,8 @@ class _BodyReader:
         escape = np.array([table.num_values for table in tables])[np.repeat(groups.table, groups.length)]
         escaped_before = np.concatenate([[0], np.cumsum(symbols == escape)])
         taken: list[tuple[NDArray[np.uint64], NDArray[np.bool_]]] = []
-        for reader, count in zip(readers, np.diff(escaped_before[np.concatenate([[0], ends])]).tolist(), strict=True):
+        counts = np.diff(escaped_before[np.concatenate([[0], ends])])
+        for reader, count in zip(readers, counts.tolist(), strict=True):
             taken.append(reader.take(count))
             reader.finish()
         distances = np.concatenate([part[0] for part in taken])

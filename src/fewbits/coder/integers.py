@@ -1,7 +1,7 @@
 """Arrays of integers as symbols, escapes and raw bits (docs/format.md, sections 7 and 8).
 
-An integer's high part is a symbol of a table, or an escape; its low bits go raw. An array's rows may belong to classes with
-a model each.
+An integer's high part is a symbol of a table, or an escape; its low bits go raw. An array's rows may belong to classes
+with a model each.
 """
 
 from dataclasses import dataclass
@@ -84,17 +84,19 @@ def split(array: CodedArray) -> SymbolStream:
         if model.table is None:
             continue
         high = difference >> np.int64(model.shift)
-        low, last = model.table.low, model.table.last
+        # NUMERICS: array operations throughout: they wrap modulo 2^64, and a table may lie at either end of it.
+        low, last = np.int64(model.table.low), np.int64(model.table.last)
         under, over = high < low, high > last
         symbols[rows] = np.where(under | over, model.table.num_values, high - low)
-        distance[rows] = np.where(under, low - 1 - high, np.where(over, high - last - 1, 0)).view(np.uint64)
+        distance[rows] = np.where(under, low - high - 1, np.where(over, high - last - 1, 0)).view(np.uint64)
         below[rows] = under
         distance[rows] += np.where(under | over, np.uint64(1), np.uint64(0))  # 0 now means: no escape
-    symbols, distance, below = (x[coded].ravel() for x in (symbols, distance, below))
+    symbols, distance, below = symbols[coded].ravel(), distance[coded].ravel(), below[coded].ravel()
     escaped = np.flatnonzero(distance)
     lengths = np.full(int(coded.sum()), values.shape[1], np.int64)
     tables = classes[coded]
-    return SymbolStream(symbols, lengths, tables, escaped, distance[escaped] - np.uint64(1), below[escaped], b"".join(raw))
+    distances = distance[escaped] - np.uint64(1)
+    return SymbolStream(symbols, lengths, tables, escaped, distances, below[escaped], b"".join(raw))
 
 
 def merge(
@@ -117,10 +119,9 @@ def merge(
     models = spec.models.models
     coded = np.array([model.table is not None for model in models])[classes]
     high = np.zeros(low.shape, np.int64)
-    num_values, first = (
-        np.array([getattr(model.table, name) if model.table else 0 for model in models])[classes[coded]][:, None]
-        for name in ("num_values", "low")
-    )
+    tables = [model.table for model in models]
+    num_values = np.array([table.num_values if table else 0 for table in tables])[classes[coded]][:, None]
+    first = np.array([table.low if table else 0 for table in tables])[classes[coded]][:, None]
     coded_high = symbols.reshape(int(coded.sum()), low.shape[1]).astype(np.int64)
     escaped = coded_high == num_values
     coded_high += first
@@ -130,5 +131,6 @@ def merge(
         ends = np.where(below, ends, ends + np.broadcast_to(num_values, escaped.shape)[escaped] - 1)
         coded_high[escaped] = ends + beyond
     high[coded] = coded_high
-    shift, centre = (np.array([getattr(model, name) for model in models])[classes] for name in ("shift", "centre"))
-    return (high << shift[:, None]) + low + centre[:, None]
+    shift = np.array([model.shift for model in models])[classes][:, None]
+    centre = np.array([model.centre for model in models])[classes][:, None]
+    return (high << shift) + low + centre

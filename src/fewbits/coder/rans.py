@@ -1,13 +1,13 @@
 """The entropy coder, written out in NumPy: 32-lane and single-lane rANS (docs/format.md, section 9).
 
-Three surprises first. Encoding runs backwards, from the last symbol to the first, so that decoding runs forwards. The
-words of a stream are therefore written from its end to its start. And lanes and tables are free of each other: which table
-a symbol uses has no trace in the state, so tables may change between any two groups at no cost.
+Three surprises first. Encoding runs backwards, from the last symbol to the first, so that decoding runs forwards.
+The words of a stream are therefore written from its end to its start. And lanes and tables are free of each other:
+which table a symbol uses has no trace in the state, so tables may change between any two groups at no cost.
 
-Why decoding inverts encoding: a state x codes a symbol of frequency f by taking the x mod f-th of the symbol's slots below
-8192 and x div f above, which x div 8192 and the slot's offset give back. The state stays in [2^16, 2^32): before
-coding, a lane with x >= f * 2^19 sheds its low 16 bits as a word, which leaves x >= f * 2^3, so that the new state is at least
-2^16; in the decoder exactly such a lane falls below 2^16 and takes the word back.
+Why decoding inverts encoding: a state x codes a symbol of frequency f by taking the x mod f-th of the symbol's slots
+below 8192 and x div f above, which x div 8192 and the slot's offset give back. The state stays in [2^16, 2^32):
+before coding, a lane with x >= f * 2^19 sheds its low 16 bits as a word, which leaves x >= f * 2^3, so that the new
+state is at least 2^16; in the decoder exactly such a lane falls below 2^16 and takes the word back.
 
 This is the specification in code; the native coder must match it byte for byte. Many chunks go in lockstep, one NumPy
 operation for a group of each, which is what keeps it usable.
@@ -109,7 +109,7 @@ def encode_wide(
         frequency = counts[key]
         shed = (x >> _EMIT_SHIFT) >= frequency
         full = plan.all_full[step]
-        valid = None if full else _LANE < groups.length[group][:, None]
+        valid = None if full else groups.length[group][:, None] > _LANE
         if valid is not None:
             shed &= valid
             frequency = np.where(valid, frequency, np.uint32(1))
@@ -146,8 +146,8 @@ def decode_wide(
     sizes = np.array([chunks[chunk].words.size for chunk in plan.order.tolist()], np.int64)
     stop = np.cumsum(sizes)
     read = stop - sizes
-    # NUMERICS: a damaged chunk may read past its words; it then reads its neighbour's or the padding, never outside, and is
-    # refused at the end because its read position does not match.
+    # NUMERICS: a damaged chunk may read past its words; it then reads its neighbour's or the padding, never outside,
+    # and is refused at the end because its read position does not match.
     words = np.concatenate([chunks[chunk].words for chunk in plan.order.tolist()] + [np.zeros(LANES, np.uint16)])
     words = words.astype(np.uint32)
     for step, running in enumerate(plan.running):
@@ -161,7 +161,7 @@ def decode_wide(
         if plan.all_full[step]:
             symbols[where] = entry & np.uint32(63)
         else:
-            valid = _LANE < groups.length[group][:, None]
+            valid = groups.length[group][:, None] > _LANE
             symbols[where[valid]] = entry[valid] & np.uint32(63)
             needs &= valid
             y = np.where(valid, y, x)
@@ -209,12 +209,12 @@ class LaneDecoder:
         """Start at the front of a stream.
 
         Raises:
-            Corrupt: the state is stored with leading zero bytes.
+            Corrupt: the state is not stored in its shortest form.
         """
         size = len(data)
         head = size if size <= 2 else 4 - size % 2
-        if head and data[head - 1] == 0:
-            raise Corrupt("a single-lane stream's state has leading zeros.")
+        if (head and data[head - 1] == 0) or data == b"\x01":  # state 1 is written as no bytes
+            raise Corrupt("a single-lane stream's state is not in its shortest form.")
         self._state = int.from_bytes(data[:head], "little") if head else 1
         self._words: list[int] = np.frombuffer(data, "<u2", offset=head).tolist()
         self._read = 0

@@ -66,7 +66,7 @@ class Table:
     @cached_property
     def starts(self) -> NDArray[np.uint32]:
         """(64,) place of each symbol's first slot in `slots`."""
-        return np.concatenate([[0], np.cumsum(self.counts)[:-1]]).astype(np.uint32)
+        return np.cumsum(self.counts, dtype=np.uint32) - self.counts
 
     @cached_property
     def symbol_of_slot(self) -> NDArray[np.uint8]:
@@ -84,17 +84,18 @@ class Table:
         symbols = self.symbol_of_slot.astype(np.uint32)
         offsets = np.empty(TOTAL, np.uint32)
         offsets[self.slots] = np.arange(TOTAL, dtype=np.uint32) - np.repeat(self.starts, self.counts)
-        return symbols | (self.counts[symbols] - 1) << 6 | offsets << 19
+        one, six, nineteen = np.uint32(1), np.uint32(6), np.uint32(19)
+        return symbols | (self.counts[symbols] - one) << six | offsets << nineteen
 
-    @cached_property
+    @property
     def decoding_list(self) -> list[int]:
         """`entries` as Python integers, for the single-lane loop."""
-        return self.entries.tolist()
+        return _decoding_list(self)
 
-    @cached_property
+    @property
     def encoding_lists(self) -> tuple[list[int], list[int], list[int]]:
         """`counts`, `starts` and `slots` as Python integers, for the single-lane loop."""
-        return self.counts.tolist(), self.starts.tolist(), self.slots.tolist()
+        return _encoding_lists(self)
 
     @cached_property
     def costs(self) -> NDArray[np.int64]:
@@ -105,6 +106,17 @@ class Table:
     def escape_cost(self) -> int:
         """Cost of the escape symbol in 1/65536 bit, its code not counted; huge if it cannot occur."""
         return int(FREQUENCY_COSTS[self.escape])
+
+
+# Lists of Python integers take about 300 KB a table, so only the tables of late are kept.
+@lru_cache(maxsize=256)
+def _decoding_list(table: Table) -> list[int]:
+    return table.entries.tolist()
+
+
+@lru_cache(maxsize=256)
+def _encoding_lists(table: Table) -> tuple[list[int], list[int], list[int]]:
+    return table.counts.tolist(), table.starts.tolist(), table.slots.tolist()
 
 
 @lru_cache(maxsize=1024)

@@ -128,9 +128,7 @@ def read_prelude(start: bytes) -> Prelude:
     if start[: len(MAGIC)] != MAGIC[: len(start)]:
         raise Corrupt("this is not a fewbits file: it does not start with the magic at byte offset 0.")
     if len(start) < len(MAGIC) + 2:
-        raise Truncated(
-            f"the file ends at byte offset {len(start)}, within its first {len(MAGIC) + 2} bytes."
-        )
+        raise Truncated(f"the file ends at byte offset {len(start)}, within its first {len(MAGIC) + 2} bytes.")
     number, flags = start[len(MAGIC)], start[len(MAGIC) + 1]
     if number != FORMAT:
         raise Incompatible(f"the file has format {number}; this version of fewbits reads format {FORMAT}.")
@@ -157,9 +155,7 @@ def read_prelude(start: bytes) -> Prelude:
 def _read_size(start: bytes, position: int, what: str) -> tuple[int, int]:
     size, end = _read_prelude_uint(start, position)
     if size > SIZE_CAP:
-        raise TooLarge(
-            f"the {what} declared at byte offset {position} has {size} bytes, above the cap of {SIZE_CAP}."
-        )
+        raise TooLarge(f"the {what} declared at byte offset {position} has {size} bytes, above the cap of {SIZE_CAP}.")
     return size, end
 
 

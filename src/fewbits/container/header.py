@@ -97,8 +97,7 @@ def parse_header(raw: bytes) -> Header:
     tensors, methods, seed, rate_weight, losses, metadata = elements
     _require(type(seed) is int and seed >= 0, "the header's seed is not an unsigned integer.")
     _require(
-        rate_weight is None
-        or (type(rate_weight) is float and math.isfinite(rate_weight) and rate_weight >= 0),
+        rate_weight is None or (type(rate_weight) is float and math.isfinite(rate_weight) and rate_weight >= 0),
         "the header's rate_weight is not a finite float of at least 0, or null.",
     )
     entries = _parse_tensors(tensors)
@@ -138,11 +137,7 @@ def check_items(raw: bytes) -> None:
             raise Corrupt(f"the header's CBOR runs past its end at byte offset {end} of the header.")
         major, info = raw[position] >> 5, raw[position] & 31
         is_key = in_map and left % 2 == 0
-        if (
-            major in (2, 6)
-            or (major == 7 and info not in (20, 21, 22, 25, 26, 27))
-            or (is_key and major != 3)
-        ):
+        if major in (2, 6) or (major == 7 and info not in (20, 21, 22, 25, 26, 27)) or (is_key and major != 3):
             raise Corrupt(f"the CBOR item at byte offset {position} of the header is of a refused type.")
         if info > 27:
             raise Corrupt(f"the CBOR item at byte offset {position} of the header has no definite length.")
@@ -176,10 +171,7 @@ def _check_utf8(text: bytes, start: int) -> None:
 
 def check_shape(shape: Sequence[int], itemsize: int) -> bool:
     """Return whether a tensor of this shape is small enough, its empty dimensions counted as 1."""
-    return (
-        len(shape) <= MAX_DIMENSIONS
-        and math.prod(size for size in shape if size) * itemsize <= MAX_BYTES_OF_TENSOR
-    )
+    return len(shape) <= MAX_DIMENSIONS and math.prod(size for size in shape if size) * itemsize <= MAX_BYTES_OF_TENSOR
 
 
 def _require(condition: bool, sentence: str) -> None:

@@ -86,9 +86,7 @@ def claim(
     tiled = 0  # elements of that tensor that tiles have claimed
     for entry in entries:
         if entry.method >= num_methods:
-            raise Corrupt(
-                f"the index entry at byte offset {entry.position} has a method that does not exist."
-            )
+            raise Corrupt(f"the index entry at byte offset {entry.position} has a method that does not exist.")
         if tiled and (entry.kind != TILE or entry.method != parts[-1].method):
             name = tensors[unclaimed[next_tensor]].spec.name
             raise Corrupt(

@@ -46,9 +46,7 @@ def _position(spec: TensorSpec, positions: Mapping[str, int], tensors: Sequence[
     if position is None:
         raise InvalidArgument(f"a chunk holds {spec.name!r}, which is not a stored tensor of the file.")
     if tensors[position].spec != spec:
-        raise InvalidArgument(
-            f"the tensor {spec.name!r} has another dtype or shape in its chunk than in the file."
-        )
+        raise InvalidArgument(f"the tensor {spec.name!r} has another dtype or shape in its chunk than in the file.")
     return position
 
 
@@ -73,9 +71,7 @@ def _check_coverage(placed: Sequence[Placed], tensors: Sequence[TensorEntry]) ->
             raise InvalidArgument(f"the chunk that starts with {name!r} has a span and several tensors.")
         start, stop = chunk.span
         if start != tiled.get(first, 0) or stop <= start:
-            raise InvalidArgument(
-                f"the tiles of the tensor {name!r} leave elements out, overlap or are empty."
-            )
+            raise InvalidArgument(f"the tiles of the tensor {name!r} leave elements out, overlap or are empty.")
         tiled[first] = stop
     for position, entry in enumerate(tensors):
         if entry.target is not None:
@@ -85,6 +81,4 @@ def _check_coverage(placed: Sequence[Placed], tensors: Sequence[TensorEntry]) ->
         if position not in whole and position not in tiled:
             raise InvalidArgument(f"no chunk holds the tensor {entry.spec.name!r}.")
         if position in tiled and tiled[position] != entry.spec.num_elements:
-            raise InvalidArgument(
-                f"the tiles of the tensor {entry.spec.name!r} do not end at its last element."
-            )
+            raise InvalidArgument(f"the tiles of the tensor {entry.spec.name!r} do not end at its last element.")

@@ -27,9 +27,7 @@ from fewbits.errors import Corrupt, Incompatible, InvalidArgument, TooLarge, Tru
 from fewbits.registry import IDS_BY_CODE
 
 DEFAULT_LIMIT = 1 << 30  # bytes of decoded tensors; a larger file may have DEFAULT_RATIO times its size
-DEFAULT_RATIO = (
-    1024  # two orders beyond any real model: what expands more is a bomb until someone vouches for it
-)
+DEFAULT_RATIO = 1024  # two orders beyond any real model: what expands more is a bomb until someone vouches for it
 BLOCK_SIZE = 1 << 20  # bytes read at a time where only their CRC is wanted
 
 Source = str | os.PathLike[str] | bytes | BinaryIO
@@ -247,9 +245,7 @@ class Reader:
             raise Corrupt(f"the file fails its checksum at byte offset {payload_end}.")
         for code, _ in codes:
             if code not in IDS_BY_CODE:
-                raise Incompatible(
-                    f"this file needs the method with code {code}, which this fewbits does not have."
-                )
+                raise Incompatible(f"this file needs the method with code {code}, which this fewbits does not have.")
         methods = tuple(MethodEntry(IDS_BY_CODE[code], version, {}) for code, version in codes)
         self.header = Header((), methods, prelude.seed)
         self.fingerprint = prelude.fingerprint

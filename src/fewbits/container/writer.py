@@ -157,26 +157,20 @@ def _bare_pieces(
 
 def _check_size(size: int, what: str) -> None:
     if size > SIZE_CAP:
-        raise InvalidArgument(
-            f"the {what} takes {size} bytes; a file has room for {SIZE_CAP}: split the model."
-        )
+        raise InvalidArgument(f"the {what} takes {size} bytes; a file has room for {SIZE_CAP}: split the model.")
 
 
 def _check_tensors(tensors: Sequence[TensorEntry]) -> None:
     """Refuse what `header.parse_header` would refuse in a file."""
     names: set[str] = set()
-    for position, (spec, target, _) in enumerate(
-        (entry.spec, entry.target, entry.shared) for entry in tensors
-    ):
+    for position, (spec, target, _) in enumerate((entry.spec, entry.target, entry.shared) for entry in tensors):
         if not spec.name.isascii():
             _check_text(spec.name, f"the name of tensor {position}")
         if spec.name in names:
             raise InvalidArgument(f"the tensor name {spec.name!r} occurs twice.")
         names.add(spec.name)
         if spec.dtype not in DTYPES:
-            raise InvalidArgument(
-                f"the tensor {spec.name!r} has the dtype {spec.dtype}, which no file can hold."
-            )
+            raise InvalidArgument(f"the tensor {spec.name!r} has the dtype {spec.dtype}, which no file can hold.")
         if any(size < 0 for size in spec.shape) or not check_shape(spec.shape, DTYPES[spec.dtype].itemsize):
             raise InvalidArgument(f"the tensor {spec.name!r} has a shape that no file can hold.")
         if target is None:
@@ -184,9 +178,7 @@ def _check_tensors(tensors: Sequence[TensorEntry]) -> None:
         if not 0 <= target < position or tensors[target].target is not None:
             raise InvalidArgument(f"the alias {spec.name!r} does not stand for an earlier stored tensor.")
         if tensors[target].spec[1:] != spec[1:]:
-            raise InvalidArgument(
-                f"the alias {spec.name!r} differs in dtype or shape from what it stands for."
-            )
+            raise InvalidArgument(f"the alias {spec.name!r} differs in dtype or shape from what it stands for.")
 
 
 def _check_text(text: str, what: str) -> None:
@@ -208,9 +200,7 @@ def _tables(placed: Sequence[Placed], bare: bool) -> tuple[tuple[MethodEntry, ..
             methods[key] = len(entries)
             entries.append(MethodEntry(chunk.method, chunk.payload_version, {} if bare else chunk.config))
         if chunk.span is not None and chunk.span[0] and parts[-1].method != methods[key]:
-            raise InvalidArgument(
-                f"the tiles of the tensor {chunk.tensors[0].name!r} differ in method or config."
-            )
+            raise InvalidArgument(f"the tiles of the tensor {chunk.tensors[0].name!r} differ in method or config.")
         check = None if bare else crc32(chunk.payload)
         parts.append(Part(methods[key], positions, chunk.span, 0, len(chunk.payload), check))
     return tuple(entries), parts

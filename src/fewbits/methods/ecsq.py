@@ -1,8 +1,8 @@
 """Entropy-coded scalar quantisation: a trained checkpoint at any rate, no data needed.
 
-One multiplier sets every tensor's step by equal slope, levels are rounded with the rate in view against the very tables that
-code them, and reconstruction points are centroids. What cannot or need not be coded lossily goes to `lossless`, and the
-loss record says why. Payload: docs/payload/ecsq.md. Method: docs/methods/ecsq.md.
+One multiplier sets every tensor's step by equal slope, levels are rounded with the rate in view against the very tables
+that code them, and reconstruction points are centroids. What cannot or need not be coded lossily goes to `lossless`,
+and the loss record says why. Payload: docs/payload/ecsq.md. Method: docs/methods/ecsq.md.
 """
 
 import struct
@@ -23,9 +23,10 @@ from fewbits.methods.lossless import Lossless, code_bits
 from fewbits.models.descriptions import read_models, write_models
 from fewbits.models.fit import Fit, fit_rows, fit_values
 from fewbits.payload import check_version, element_ranges, part_of, read_step
-from fewbits.plan import SMALL, group_small, tile_rows, tiles
+from fewbits.plan import group_small, is_group, tile_rows, tiles
 from fewbits.quantize.rounding import (
     centroids_of,
+    energy_at_stake,
     equal_slope_step,
     ordered_sum,
     rate_distortion_round,
@@ -110,7 +111,7 @@ class Ecsq(Method):
             if values is None:
                 exact_bits += code_bits(bits_of(tensor), spec_of(name, tensor)).bits
             else:
-                energy = ordered_sum(values * values)
+                energy = energy_at_stake(values)
                 magnitudes.append((MagnitudeSurvey.of(values, energy), source.statistics.get(name)))
         return EcsqSurvey(tuple(magnitudes), exact_bits, source.rate_divisor)
 
@@ -118,7 +119,7 @@ class Ecsq(Method):
         """Yield the parts; tensors kept exactly come as parts of the lossless method."""
         specs = [spec_of(name, tensor) for name, tensor in source.tensors.items()]
         for unit in self.units(specs):
-            if len(unit) > 1 or unit[0].num_elements < SMALL:
+            if is_group(unit):
                 yield from self._encode_group(unit, source, rate_weight, seed)
             else:
                 yield from self._encode_alone(unit[0], source, rate_weight, seed)
@@ -268,7 +269,7 @@ class Ecsq(Method):
 def _step_of(spec: TensorSpec, values: NDArray[np.float64], source: Source, rate_weight: float) -> float:
     """The tensor's step at equal slope."""
     sensitivity = source.statistics.get(spec.name)
-    return equal_slope_step(ordered_sum(values * values), values.size, rate_weight, source.rate_divisor, sensitivity)
+    return equal_slope_step(energy_at_stake(values), values.size, rate_weight, source.rate_divisor, sensitivity)
 
 
 def _lossy_values(spec: TensorSpec, tensor: Tensor) -> tuple[NDArray[np.float64] | None, str]:
@@ -286,7 +287,7 @@ def _lossy_values(spec: TensorSpec, tensor: Tensor) -> tuple[NDArray[np.float64]
 
 
 def _level_costs(model: IntegerModel) -> tuple[int, NDArray[np.int64]] | None:
-    """First level and costs of the levels that a table codes without raw bits; None at high rate, where rounding is free."""
+    """First level and costs of the levels that a table codes; None at high rate, where rounding is as good."""
     if model.table is None or model.shift:
         return None
     return model.table.low + model.centre, model.table.costs

@@ -1,17 +1,15 @@
 """Entropy-penalised reparameterisation: latents of the weights are trained against their own code length.
 
-A small form: one scalar decoder (a learned step) and one parametric density a tensor. In training the network computes with
-straight-through rounded latents and the rate is that of noisy ones; commit rounds for good, and an integer table takes the
-density's place. Payload: docs/payload/epr.md. Method: docs/methods/epr.md.
+A small form: one scalar decoder (a learned step) and one parametric density a tensor. In training the network computes
+with straight-through rounded latents and the rate is that of noisy ones; commit rounds for good, and an integer table
+takes the density's place. Payload: docs/payload/epr.md. Method: docs/methods/epr.md.
 
 Source: Oktay, Ballé, Singh, Shrivastava 2020, arXiv:1906.06624; differs: Laplace densities, no decoders over groups.
 """
 
 import math
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,38 +17,39 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewbits.chunk import Chunk, Loss, TensorSpec
-from fewbits.coder.body import CHUNK_BITS, decode_body, encode_body
-from fewbits.coder.integers import ArraySpec, CodedArray
+from fewbits.coder.body import decode_body, encode_body
+from fewbits.coder.integers import ArraySpec
 from fewbits.errors import Corrupt, InvalidArgument
 from fewbits.method import MethodConfig, Reconstruction, Representation, Source, Survey, TrainableMethod
 from fewbits.methods.lossless import Lossless, code_bits
-from fewbits.models.descriptions import read_models, write_models
-from fewbits.models.fit import fit_values
-from fewbits.models.laplace import Laplace
+from fewbits.models.descriptions import read_models
+from fewbits.nn.latent_tensor import (
+    LARGEST,
+    LEAST_WIDE_BITS,
+    NARROW_BITS,
+    SIDE_BITS,
+    Coded,
+    LatentTensor,
+    code_levels,
+    framing_bits,
+    spans_of,
+)
 from fewbits.payload import check_version, element_ranges, read_step
-from fewbits.plan import SMALL, group_small, tiles
-from fewbits.quantize.noise import add_uniform_noise, straight_through_round
-from fewbits.quantize.rounding import equal_slope_step, ordered_sum, reconstruct
+from fewbits.plan import SMALL, group_small, is_group
+from fewbits.quantize.rounding import energy_at_stake, equal_slope_step, reconstruct
 from fewbits.quantize.survey import MagnitudeSurvey
 from fewbits.tensors import LOSSY_DTYPES, bits_of, rounded_to, spec_of, values_of
 
-_MOST_LEVEL = 1 << 24  # integers up to here are exact in float32
-_FINEST = 2.0**-20  # first step, at least, in units of the tensor's greatest magnitude: keeps latents exact and levels in reach
-_LARGEST = 3e38  # values are kept below, so that no product overflows float32
-_LOG_STEP_REACH = 80.0  # NUMERICS: exp of it and of its negative are normal float32 numbers
-_SIDE_BITS = 48  # a tensor's step and model, about
-_NARROW_BITS = 40  # of a body beyond its symbols: lengths, and what a lane's state holds in vain
-_WIDE_BITS = 93 * 8  # that of a 32-lane chunk
-# Below, 32 lanes would cost more than 0.6 % of the part, and mostly zeros in one lane are quick to decode.
-_LEAST_WIDE_BITS = 1 << 17
+# The first step, at least, in units of the tensor's greatest magnitude: keeps latents exact and levels in reach.
+_FINEST = 2.0**-20
 
 
 @dataclass(frozen=True)
 class EprConfig(MethodConfig):
     """Where training starts; decoding needs none of it.
 
-    step_factor: the first step in units of the equal-slope one, that of `ecsq` at the same rate weight. Networks trained
-        from random weights want a coarse one: 2 to 4.
+    step_factor: the first step in units of the equal-slope one, that of `ecsq` at the same rate weight. Networks
+        trained from random weights want a coarse one: 2 to 4.
     zero_step: the first step of a tensor that holds zeros only.
     """
 
@@ -68,115 +67,11 @@ class EprConfig(MethodConfig):
                 raise InvalidArgument(f"EprConfig.{name} must be a finite number above 0, not {value!r}.")
 
 
-class Coded(NamedTuple):
-    """One tensor or tile ready to be written."""
-
-    description: bytes
-    array: CodedArray
-    bits: float
-
-
-def code_levels(levels: NDArray[np.int64], step: float) -> Coded:
-    """Choose the integer model of levels (N,), N at least 1, and count what they cost with it."""
-    fit = fit_values(levels)
-    description = struct.pack("<f", step) + write_models(fit.models)
-    return Coded(description, CodedArray(levels, fit.models), fit.bits + 32)
-
-
-def _parts_of(spec: TensorSpec) -> list[tuple[int, int]]:
-    """The ranges of elements of a tensor that are coded apart."""
-    return tiles(spec) if spec.num_elements >= SMALL else [(0, spec.num_elements)]
-
-
-def _framing_bits(bits: float) -> int:
-    """What the body of a part costs beyond its symbols, of this many bits."""
-    if bits < _LEAST_WIDE_BITS:
-        return _NARROW_BITS
-    return _NARROW_BITS + math.ceil(bits / CHUNK_BITS) * _WIDE_BITS
-
-
-class LatentTensor(nn.Module):
-    """One tensor as latents × step, with their density: trained together, then final."""
-
-    def __init__(self, spec: TensorSpec, tensor: Tensor, first_step: float) -> None:
-        """Start from a tensor's values; the parameters are on its device."""
-        super().__init__()
-        self.spec = spec
-        self._dtype = tensor.dtype
-        self._range = min(float(torch.finfo(tensor.dtype).max), _LARGEST)
-        self.log_step = nn.Parameter(torch.tensor(math.log(first_step), device=tensor.device))
-        with torch.no_grad():
-            scaled = torch.from_numpy(values_of(tensor) / float(self.step())).to(torch.float32)
-        self.latents = nn.Parameter(scaled.to(tensor.device).reshape(tensor.shape))
-        self.density = Laplace(float(scaled.abs().mean())).to(tensor.device)
-        self._final: tuple[NDArray[np.int32], float] | None = None
-        self._counted: tuple[NDArray[np.int32], float] | None = None
-
-    def step(self) -> Tensor:
-        """Return the quantiser's step: () float32."""
-        return self.log_step.clamp(-_LOG_STEP_REACH, _LOG_STEP_REACH).exp()
-
-    @property
-    def committed(self) -> bool:
-        """Whether the levels and the step are final."""
-        return self._final is not None
-
-    def relaxed(self) -> tuple[Tensor, Tensor]:
-        """Return straight-through values, and the bits () of the latents with noise; both differentiable."""
-        values = straight_through_round(self.latents, self._limit()) * self.step()
-        return values.to(self._dtype), self.density.bits(add_uniform_noise(self.latents)).sum() + _SIDE_BITS
-
-    def _limit(self) -> Tensor:
-        """Greatest level whose value the dtype holds: () float32."""
-        return (self._range / self.step().detach()).floor().clamp(max=_MOST_LEVEL)
-
-    @torch.no_grad()
-    def integers(self) -> tuple[NDArray[np.int64], float]:
-        """Return the levels (N,) and the step that would be written now.
-
-        Raises:
-            InvalidArgument: training has left a latent or the step without a value.
-        """
-        if self._final is not None:
-            return self._final[0].astype(np.int64), self._final[1]
-        rounded = straight_through_round(self.latents.float(), self._limit().float())
-        if not bool(rounded.isfinite().all()):
-            raise InvalidArgument(f"tensor {self.spec.name!r} has latents that are not numbers: its training diverged.")
-        return rounded.reshape(-1).cpu().numpy().astype(np.int64), float(self.step().float())
-
-    def exact(self) -> tuple[Tensor, float]:
-        """Return what decoding would give now, and the bits it would take."""
-        levels, step = self.integers()
-        # Evaluation loops ask again and again: the tables are fitted again only when a level has changed.
-        if self._counted is None or not np.array_equal(self._counted[0], levels):
-            spans = _parts_of(self.spec)
-            bits = sum(code_levels(levels[start:stop], step).bits for start, stop in spans)
-            if self.spec.num_elements >= SMALL:
-                bits += len(spans) * _framing_bits(bits / len(spans))
-            self._counted = (levels.astype(np.int32), bits)
-        values = rounded_to(reconstruct(levels, step, None), self.spec.dtype)
-        return values.reshape(self.spec.shape).to(self.latents.device), self._counted[1]
-
-    def commit(self) -> None:
-        """Make the levels and the step final; the parameters no longer train."""
-        if self._final is None:
-            levels, step = self.integers()
-            self._final = (levels.astype(np.int32), step)
-            self.requires_grad_(False)
-
-    def loss_of(self, span: tuple[int, int], bits: float) -> Loss:
-        """Measure what rounding lost in a range of elements, against the latents as they were before."""
-        levels, step = self.integers()
-        before = values_of(self.latents)[span[0] : span[1]] * step
-        after = values_of(rounded_to(reconstruct(levels[span[0] : span[1]], step, None), self.spec.dtype))
-        return Loss(ordered_sum((after - before) ** 2), ordered_sum(before * before), bits)
-
-
 class EprRepresentation(Representation):
     """Latents of a source's floating point tensors; what cannot be coded lossily stays as it is."""
 
     def __init__(self, method: "Epr", source: Source, *, rate_weight: float, seed: int) -> None:
-        """Start the latents from the source's tensors, which are read and not kept."""
+        """Start the latents from the source's tensors, of which only those without latents are kept."""
         super().__init__()
         self.rate_weight = rate_weight
         self.num_weights = source.rate_divisor
@@ -191,7 +86,7 @@ class EprRepresentation(Representation):
                 first_step = method.first_step(spec, values_of(tensor), source, rate_weight)
                 self.tensors.append(LatentTensor(spec, tensor, first_step))
             else:
-                self._exact[spec.name] = (tensor.clone(), note)
+                self._exact[spec.name] = (tensor, note)
         self.steps = tuple(latents.spec.name for latents in self._latents())
         self._exact_bits = sum(
             code_bits(bits_of(tensor), spec_of(name, tensor)).bits for name, (tensor, _) in self._exact.items()
@@ -214,7 +109,7 @@ class EprRepresentation(Representation):
                 values[latents.spec.name], tensor_bits = latents.exact()
                 final_bits += tensor_bits
             pooled |= latents.spec.num_elements < SMALL
-        return Reconstruction(values, bits + (final_bits + _NARROW_BITS * pooled))
+        return Reconstruction(values, bits + (final_bits + NARROW_BITS * pooled))
 
     def commit(self, step: str) -> None:
         """Make one tensor's levels and step final."""
@@ -230,22 +125,24 @@ class EprRepresentation(Representation):
         for unit in group_small(self._specs):
             latents = [latents_of[spec.name] for spec in unit if spec.name in latents_of]
             exact = [(spec, *self._exact[spec.name]) for spec in unit if spec.name in self._exact]
-            if len(unit) == 1 and unit[0].num_elements >= SMALL and latents:
+            if latents and not is_group(unit):
                 yield from self._large(latents[0])
             elif latents:
                 coded = [code_levels(*one.integers()) for one in latents]
-                losses = [one.loss_of((0, one.spec.num_elements), c.bits) for one, c in zip(latents, coded, strict=True)]
+                losses = [
+                    one.loss_of((0, one.spec.num_elements), c.bits) for one, c in zip(latents, coded, strict=True)
+                ]
                 yield self._chunk([one.spec for one in latents], coded, losses, wide=False)
             if exact:
                 yield from self._method.lossless.encode_unit(exact, self._seed)
 
     def _large(self, latents: LatentTensor) -> Iterator[Chunk]:
         levels, step = latents.integers()
-        spans = _parts_of(latents.spec)
+        spans = spans_of(latents.spec)
         for span in spans:
             coded = code_levels(levels[span[0] : span[1]], step)
-            wide = coded.bits >= _LEAST_WIDE_BITS
-            loss = latents.loss_of(span, coded.bits)
+            wide = coded.bits >= LEAST_WIDE_BITS
+            loss = latents.loss_of(span, coded.bits + framing_bits(coded.bits))
             yield self._chunk([latents.spec], [coded], [loss], wide=wide, span=span if len(spans) > 1 else None)
 
     def _chunk(
@@ -276,7 +173,7 @@ class EprSurvey:
         total = self.exact_bits
         for spec, magnitudes, peak in self.magnitudes:
             step = self.method.step_of(spec, magnitudes.energy, peak, self.source, rate_weight)
-            total += magnitudes.bits(step) + _SIDE_BITS
+            total += magnitudes.bits(step) + SIDE_BITS
         return total
 
 
@@ -299,18 +196,16 @@ class Epr(TrainableMethod):
         return group_small(specs)
 
     def step_of(self, spec: TensorSpec, energy: float, peak: float, source: Source, rate_weight: float) -> float:
-        """Return the step that a tensor of this energy (sum of squares) and greatest magnitude starts with."""
+        """Return the step that a tensor of this energy (`energy_at_stake`) and greatest magnitude starts with."""
         if energy == 0:
             return self.settings.zero_step
         sensitivity = source.statistics.get(spec.name)
         step = equal_slope_step(energy, spec.num_elements, rate_weight, source.rate_divisor, sensitivity)
         return max(self.settings.step_factor * step, _FINEST * peak)
 
-    def first_step(
-        self, spec: TensorSpec, values: NDArray[np.float64], source: Source, rate_weight: float
-    ) -> float:
+    def first_step(self, spec: TensorSpec, values: NDArray[np.float64], source: Source, rate_weight: float) -> float:
         """Return the step that a tensor with these values (N,) starts with."""
-        return self.step_of(spec, ordered_sum(values * values), float(np.abs(values).max()), source, rate_weight)
+        return self.step_of(spec, energy_at_stake(values), float(np.abs(values).max()), source, rate_weight)
 
     def survey(self, source: Source) -> Survey:
         """Count magnitudes."""
@@ -320,7 +215,7 @@ class Epr(TrainableMethod):
             spec = spec_of(name, tensor)
             if _exact_note(spec, tensor) is None:
                 values = values_of(tensor)
-                survey = MagnitudeSurvey.of(values, ordered_sum(values * values))
+                survey = MagnitudeSurvey.of(values, energy_at_stake(values))
                 magnitudes.append((spec, survey, float(np.abs(values).max())))
             else:
                 exact_bits += code_bits(bits_of(tensor), spec).bits
@@ -371,6 +266,6 @@ def _exact_note(spec: TensorSpec, tensor: Tensor) -> str | None:
         return f"kept exactly: {spec.dtype} is not coded lossily"
     if not bool(tensor.isfinite().all()):
         return "kept exactly: it holds NaN or Inf"
-    if float(tensor.abs().max()) > _LARGEST:
+    if float(tensor.detach().abs().max()) > LARGEST:
         return "kept exactly: it is out of float32's range"
     return None

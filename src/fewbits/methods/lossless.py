@@ -1,8 +1,8 @@
 """Lossless tensors: every bit back, smaller.
 
-Floats are taken apart into sign and magnitude. The magnitude's high part (exponent, and as many mantissa bits as pay) is
-coded; the rest is nearly uniform and goes raw, without the trailing zero bits that rows of narrower precision have. Rows may
-form classes by scale and by trailing zeros. Integers are coded as they are or as differences.
+Floats are taken apart into sign and magnitude. The magnitude's high part (exponent, and as many mantissa bits as pay)
+is coded; the rest is nearly uniform and goes raw, without the trailing zero bits that rows of narrower precision have.
+Rows may form classes by scale and by trailing zeros. Integers are coded as they are or as differences.
 Payload: docs/payload/lossless.md.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fewbits.chunk import DTYPES, Chunk, Loss, TensorSpec
 from fewbits.coder.body import DecodedArray, decode_body, encode_body
-from fewbits.coder.integers import ArraySpec, CodedArray, ModelSet
+from fewbits.coder.integers import ArraySpec, CodedArray
 from fewbits.errors import Corrupt
 from fewbits.method import Method, MethodConfig, Source, Survey
 from fewbits.models.descriptions import read_models, write_models
@@ -83,7 +83,8 @@ class Lossless(Method):
         """Yield the parts of one unit; each tensor comes with a note for its loss record."""
         if len(items) > 1 or items[0][0].num_elements < SMALL:
             coded = [code_bits(bits_of(tensor), spec) for spec, tensor, _ in items]
-            yield self._chunk([spec for spec, _, _ in items], coded, [note for _, _, note in items], seed, wide=False)
+            specs, notes = [spec for spec, _, _ in items], [note for _, _, note in items]
+            yield self._chunk(specs, coded, notes, seed, wide=False)
             return
         spec, tensor, note = items[0]
         bits = bits_of(tensor)
@@ -103,11 +104,11 @@ class Lossless(Method):
         wide: bool,
         span: tuple[int, int] | None = None,
     ) -> Chunk:
-        payload = b"".join(item.description for item in coded) + encode_body([item.array for item in coded], wide=wide)
+        description = b"".join(item.description for item in coded)
+        payload = description + encode_body([item.array for item in coded], wide=wide)
+        config = self.config.to_json()
         losses = tuple(Loss(0.0, 0.0, item.bits, note) for item, note in zip(coded, notes, strict=True))
-        return Chunk(
-            self.id, self.payload_version, self.config.to_json(), seed, tuple(specs), payload, span=span, losses=losses
-        )
+        return Chunk(self.id, self.payload_version, config, seed, tuple(specs), payload, span, losses)
 
     def decode(self, chunk: Chunk) -> Mapping[str, Tensor]:
         """Return the tensors' exact bits."""
@@ -117,8 +118,9 @@ class Lossless(Method):
         rules: list[tuple[int, bytes]] = []
         for spec, span in element_ranges(chunk):
             transform, position = part_of(chunk.payload, position, 1)
-            if transform[0] > _UNSIGNED_FLOATS:
-                raise Corrupt(f"tensor {spec.name!r} has an unknown transform.")
+            most = _UNSIGNED_FLOATS if DTYPES[spec.dtype].mantissa else _DIFFERENCES
+            if transform[0] > most:
+                raise Corrupt(f"tensor {spec.name!r} of dtype {spec.dtype} cannot have this transform.")
             models, position = read_models(chunk.payload, position)
             drops = b""
             if transform[0] >= _SIGNED_FLOATS:
@@ -141,9 +143,7 @@ def _rows(spec: TensorSpec, span: tuple[int, int]) -> tuple[int, int]:
     return rows, row_length * (2 if DTYPES[spec.dtype].kind == "complex" else 1)
 
 
-def code_bits(
-    bits: NDArray[np.unsignedinteger], spec: TensorSpec, span: tuple[int, int] | None = None
-) -> Coded:
+def code_bits(bits: NDArray[np.unsignedinteger], spec: TensorSpec, span: tuple[int, int] | None = None) -> Coded:
     """Choose how the bits of a tensor, or of a range of its elements, are coded.
 
     Args:
@@ -151,7 +151,8 @@ def code_bits(
     """
     if bits.size == 0:
         models = fit_values(np.zeros(1, np.int64)).models
-        return Coded(bytes([_INTEGERS]) + write_models(models), CodedArray(np.zeros((1, 0), np.int64), models), 0.0)
+        nothing = CodedArray(np.zeros((1, 0), np.int64), models)
+        return Coded(bytes([_INTEGERS]) + write_models(models), nothing, 0.0)
     matrix = bits.reshape(_rows(spec, span or (0, spec.num_elements)))
     candidates = [_with_integers(matrix, spec)]
     if DTYPES[spec.dtype].mantissa:
@@ -222,9 +223,7 @@ def _trailing_zeros(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return np.maximum(np.frexp(lowest.astype(np.float64))[1] - 1, 0).astype(np.uint64)
 
 
-def _tensor_of(
-    decoded: DecodedArray, transform: int, drops: bytes, spec: TensorSpec, span: tuple[int, int]
-) -> Tensor:
+def _tensor_of(decoded: DecodedArray, transform: int, drops: bytes, spec: TensorSpec, span: tuple[int, int]) -> Tensor:
     """Rebuild the tensor, or the elements of a tile as one dimension, from its integers."""
     width = DTYPES[spec.dtype].itemsize * (4 if DTYPES[spec.dtype].kind == "complex" else 8)
     word = np.dtype(f"<u{width // 8}")
@@ -246,5 +245,8 @@ def _tensor_of(
         words = (words << drop).ravel()
         if signed:
             words |= sign.ravel() << np.uint64(width - 1)
+    elements = words.astype(word)
+    if spec.dtype == "bool" and (elements > 1).any():
+        raise Corrupt(f"tensor {spec.name!r} has an element that is not a bool.")
     shape = spec.shape if span == (0, spec.num_elements) else (span[1] - span[0],)
-    return from_bits(words.astype(word), spec.dtype, shape)
+    return from_bits(elements, spec.dtype, shape)

@@ -8,6 +8,7 @@ from fewbits.models.shipped import NUM_SHIPPED, shipped_codes, shipped_table
 
 # WIRE: first bytes of a description
 _HISTOGRAM, _NO_TABLE, _SHIFTED, _CLASSES = 192, 193, 194, 195
+MAX_CLASSES = 4096  # WIRE
 
 
 def write_table(table: Table) -> bytes:
@@ -59,6 +60,8 @@ def read_model(data: bytes, position: int) -> tuple[IntegerModel, int]:
         return IntegerModel(None, shift, centre), position
     if _byte(data, position)[0] > _HISTOGRAM:
         raise Corrupt("a shifted integer model has no table.")
+    if shift == 0 and centre == 0:
+        raise Corrupt("a shifted integer model has shift 0 and centre 0: the table alone says that.")
     inner, position = read_model(data, position)
     return IntegerModel(inner.table, shift, centre), position
 
@@ -73,8 +76,8 @@ def read_models(data: bytes, position: int) -> tuple[ModelSet, int]:
         model, position = read_model(data, position)
         return ModelSet((model,)), position
     count, position = read_uint(data, position + 1)
-    if count > len(data):
-        raise Corrupt("a model set has more models than its payload has bytes.")
+    if count > MAX_CLASSES - 2:
+        raise Corrupt(f"a model set has more than {MAX_CLASSES} classes.")
     models: list[IntegerModel] = []
     for _ in range(count + 2):
         model, position = read_model(data, position)

@@ -1,7 +1,7 @@
 """Choosing the integer model, and the classes of rows, that code given integers in the fewest bytes.
 
-All costs are integers in 1/65536 bit, counted from the very tables that will code, descriptions included: what is compared is
-what will be written, to the rounding of a stream.
+All costs are integers in 1/65536 bit, counted from the very tables that will code, descriptions included: what is
+compared is what will be written, to the rounding of a stream.
 """
 
 from typing import NamedTuple
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from fewbits.coder.bits import escape_bits
 from fewbits.coder.integers import IntegerModel, ModelSet
-from fewbits.coder.table import COST_ONE, Table
-from fewbits.models.descriptions import write_model, write_models
+from fewbits.coder.table import COST_ONE
+from fewbits.models.descriptions import MAX_CLASSES, write_model, write_models
 from fewbits.models.histogram import histogram_table
 from fewbits.models.shipped import REACH, shipped_costs, shipped_table
 
 _BYTE = 8 * COST_ONE
-_TAIL = 4096  # the shift is first chosen so that the table reaches all but 1 / 4096 of the values at either end
+_TAIL = 4096  # a shift lets its table reach all but 1 / 4096 of the values at either end, to begin with
 
 
 class Fit(NamedTuple):
@@ -51,8 +51,9 @@ class Spectrum(NamedTuple):
         low, high = int(values.min()), int(values.max())
         grain = 0
         if high - low > 1 << 16:
-            ends = np.partition(values.ravel(), [values.size // _TAIL, values.size - 1 - values.size // _TAIL])
-            spread = int(ends[values.size - 1 - values.size // _TAIL]) - int(ends[values.size // _TAIL])
+            first, last = values.size // _TAIL, values.size - 1 - values.size // _TAIL
+            ends = np.partition(values.ravel(), [first, last])
+            spread = int(ends[last]) - int(ends[first])
             grain = max(0, (spread // (4 * REACH)).bit_length() - 3)
             values = values >> np.int64(grain)
         first, last = low >> grain, high >> grain
@@ -67,7 +68,7 @@ class Spectrum(NamedTuple):
         return int(self.values[np.searchsorted(np.cumsum(self.counts), place)]) << self.grain
 
     def high_parts(self, shift: int, centre: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Values (sorted) and counts of (integer - centre) >> shift; centre is a multiple of 2^grain, shift at least grain."""
+        """Values (sorted) and counts of (integer - centre) >> shift, where shift is at least the grain."""
         # Differences wrap modulo 2^64, as they do in the coder, so they may come out of order.
         high = ((self.values << np.int64(self.grain)) - np.int64(centre)) >> np.int64(shift)
         order = np.argsort(high, kind="stable")
@@ -155,14 +156,15 @@ def fit_rows(values: NDArray[np.int64], keys: NDArray[np.int64]) -> Fit | None:
         keys: (R,) int64; rows of equal keys form a class.
 
     Returns:
-        The fit, or None if there is only one class.
+        The fit, or None if there is only one class, or more than a file can hold.
     """
     present, classes = np.unique(keys, return_inverse=True)
-    if present.size < 2:
+    if not 2 <= present.size <= MAX_CLASSES:
         return None
     classes = classes.reshape(-1).astype(np.int64)
     fits = [fit_model(Spectrum.of(values[classes == index])) for index in range(present.size)]
     class_model, class_cost = fit_model(Spectrum.of(classes))
     models = ModelSet(tuple(model for model, _ in fits), class_model)
-    framing = len(write_models(models)) - sum(len(write_model(model)) for model in (*models.models, class_model))
+    described = sum(len(write_model(model)) for model in (*models.models, class_model))
+    framing = len(write_models(models)) - described
     return Fit(models, classes, sum(cost for _, cost in fits) + class_cost + framing * _BYTE)

@@ -34,7 +34,8 @@ def histogram_table(low: int, counts: NDArray[np.int64], elsewhere: int = 0) -> 
     outside = total - int(counts.sum())
     if counts.size == 1 and outside == 0:
         return None
-    frequencies = _normalise(np.append(counts, outside), np.append(np.ones(counts.size, np.int64), int(outside > 0)))
+    least = np.append(np.ones(counts.size, np.int64), int(outside > 0))
+    frequencies = _normalise(np.append(counts, outside), least)
     return Table(low, tuple(frequencies[:-1].tolist()), int(frequencies[-1]))
 
 

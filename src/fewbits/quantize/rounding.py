@@ -8,12 +8,13 @@ from numpy.typing import NDArray
 from fewbits.coder.table import COST_ONE
 
 _LN2 = math.log(2)
-# The slope of a uniform quantiser at high rate: one bit more divides step^2 / 12 by four, so a bit is worth ln2 / 6 step^2.
+# The slope of a uniform quantiser at high rate: a bit more divides step^2 / 12 by four, so it is worth ln2 / 6 step^2.
 _BIT_WORTH = _LN2 / 6
-# Loss a tensor adds per unit of relative squared error, as a power of its size: 0 is the plain linearity theorem (step ~ RMS
-# N^1/2), 1 is equal step / RMS. 0.2 gives step ~ RMS N^0.4; docs/decisions/0005.
+# Loss a tensor adds per unit of relative squared error, as a power of its size: 0 is the plain linearity theorem
+# (step ~ RMS N^1/2), 1 is equal step / RMS. 0.2 gives step ~ RMS N^0.4; docs/decisions/0005.
 _SENSITIVITY_EXPONENT = 0.2
 _MAX_LEVEL = 1 << 30
+_MOST_SCALES = 1 << 16  # elements from which a tensor is not taken for a vector of scales
 
 
 def ordered_sum(values: NDArray[np.float64]) -> float:
@@ -25,23 +26,39 @@ def ordered_sum(values: NDArray[np.float64]) -> float:
     return float(np.add.accumulate(values.ravel())[-1]) if values.size else 0.0
 
 
+def energy_at_stake(values: NDArray[np.float64]) -> float:
+    """Return what a tensor's squared error (N,) is measured against: the sum of its squares, mostly.
+
+    A vector of one sign is taken for scales (variances, gains), where each element counts for itself: a variance that
+    is rounded to 0 ruins its channel however small it is beside the others. There it is the harmonic form,
+    N^2 / sum(w^-2), over what is not 0, so that the mean *relative* error of the elements is what a step buys.
+    """
+    present = values[values != 0]
+    one_sign = bool((present > 0).all() or (present < 0).all())
+    if not present.size or values.size >= _MOST_SCALES or not one_sign:
+        return ordered_sum(values * values)
+    with np.errstate(over="ignore", divide="ignore"):
+        inverse = ordered_sum(1 / (present * present))
+    return max(present.size**2 / inverse, 1e-300)
+
+
 def equal_slope_step(
     energy: float, num_elements: int, rate_weight: float, num_weights: int, sensitivity: float | None = None
 ) -> float:
     """Return the step at which one bit more buys every tensor the same: rate_weight / num_weights.
 
     Args:
-        energy: sum of the tensor's squared values.
+        energy: what the squared error is measured against (`energy_at_stake`).
         num_elements: its size.
         rate_weight: the Lagrangian multiplier, loss units for one bit per coded weight.
         num_weights: coded weights of the whole source.
         sensitivity: loss per unit of relative squared error; by default a power of the size.
 
     Returns:
-        A positive float32 value with a 12-bit mantissa; the tensor's RMS-wide maximum when energy is 0.
+        A positive float32 value with a 12-bit mantissa; 1 when there is no energy to lose.
 
-    Source: equal slope of D = alpha N step^2 / (12 energy) against R = -N log2(step): reference Shoham & Gersho 1988; the
-    linearity of the loss in relative squared error: Malinovskii et al. 2024 (HIGGS).
+    Source: equal slope of D = alpha N step^2 / (12 energy) against R = -N log2(step): Shoham & Gersho 1988; linearity
+    of the loss in relative squared error: Malinovskii et al. 2024 (HIGGS).
     """
     if energy == 0 or num_elements == 0:
         return 1.0
@@ -101,9 +118,7 @@ def centroids_of(scaled: NDArray[np.float64], levels: NDArray[np.int64]) -> tupl
     # bincount adds in order, one value after the other.
     total = np.bincount(kind, weights=(np.sign(levels) * (scaled - levels)).ravel(), minlength=4)
     count = np.bincount(kind, minlength=4)
-    one, two, more = (
-        int(np.clip(np.rint(256 * total[k] / count[k]), -128, 127)) if count[k] else 0 for k in (1, 2, 3)
-    )
+    one, two, more = (int(np.clip(np.rint(256 * total[k] / count[k]), -128, 127)) if count[k] else 0 for k in (1, 2, 3))
     return one, two, more
 
 

@@ -156,8 +156,6 @@ def test_of_two_writers_each_writes_a_whole_file(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["net.fewbits"]
 
 
-def test_a_folder_that_cannot_be_synced_is_no_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_cannot_be_synced_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "open", fail(PermissionError(errno.EACCES, "Permission denied")))
     assert atomic.write_atomic(tmp_path / "file", [b"a", b"bc"]) == 3

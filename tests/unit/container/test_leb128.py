@@ -22,9 +22,7 @@ def test_encodings_are_those_of_the_format() -> None:
     assert [write_sint(value) for value in (0, -1, 1, -2, 2)] == [bytes([value]) for value in range(5)]
 
 
-@pytest.mark.parametrize(
-    "encoded", ["8000", "ff8000", "ffffffffffffffffff02", "80808080808080808080", "80", ""]
-)
+@pytest.mark.parametrize("encoded", ["8000", "ff8000", "ffffffffffffffffff02", "80808080808080808080", "80", ""])
 def test_another_form_than_the_shortest_is_corrupt(encoded: str) -> None:
     with pytest.raises(Corrupt, match="byte offset 1"):
         read_uint(b"\x00" + bytes.fromhex(encoded), 1)

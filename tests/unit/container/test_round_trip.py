@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fewbits.chunk import DTYPES, Chunk, Loss, TensorSpec
-from fewbits.container import Reader, TensorEntry, fingerprint_of
+from fewbits.container import Reader, TensorEntry, fingerprint_of, info
 from fewbits.errors import Corrupt, InvalidArgument, TooLarge
 from tests.unit.container.samples import (
     BARE_SPECS,
@@ -128,13 +128,65 @@ def test_an_empty_payload_and_an_empty_tensor_round_trip() -> None:
 
 
 @pytest.mark.parametrize("bare", [False, True])
-def test_several_groups_and_no_other_parts_list_all_but_the_largest(bare: bool) -> None:
+def test_interleaved_groups_stand_in_the_order_of_their_bounds(bare: bool) -> None:
     tensors = [spec(f"t{i}", i) for i in range(9)]
-    chunks = [chunk(*(tensors[i] for i in group)) for group in ((0, 4), (1, 2, 6, 8), (3, 5, 7))]
+    chunks = [chunk(*(tensors[i] for i in group)) for group in ((0, 8), (1, 2, 4, 7), (3, 5, 6))]
     entries = [TensorEntry(tensor) for tensor in tensors]
     data = build(chunks, entries, bare=bare)
     with Reader(data, specs=tensors, fingerprint=fingerprint_of(tensors)) as reader:
-        assert [part.tensors for part in reader.parts] == [(0, 4), (1, 2, 6, 8), (3, 5, 7)]
+        assert [part.tensors for part in reader.parts] == [(1, 2, 4, 7), (3, 5, 6), (0, 8)]
+
+
+def framing(tensors: list[TensorSpec], groups: list[list[int]]) -> tuple[int, int]:
+    """Bytes of the file beyond names, shapes, configuration, losses and payload, and its number of parts."""
+    grouped = {position for group in groups for position in group}
+    chunks = [chunk(*(tensors[i] for i in group), payload=bytes(1000)) for group in groups]
+    alone = [tensor for i, tensor in enumerate(tensors) if i not in grouped]
+    chunks += [chunk(tensor, payload=bytes(100_000)) for tensor in alone]
+    data = build(chunks, [TensorEntry(tensor) for tensor in tensors])
+    with Reader(data) as reader:
+        held = sorted(part.tensors for part in reader.parts)
+        assert held == sorted(
+            [tuple(group) for group in groups] + [(i,) for i in range(len(tensors)) if i not in grouped]
+        )
+    found = info(data)
+    return found.overhead["other"], found.num_parts
+
+
+def test_ten_thousand_tiny_tensors_in_several_groups_cost_64_bytes_and_8_a_part() -> None:
+    tensors = [spec(f"layers.{i}.weight", i % 7, 3) for i in range(10_000)]
+    for groups in (
+        [(0, 10_000)],
+        [(0, 4000), (4000, 9000), (9000, 10_000)],
+        [(i, i + 2000) for i in range(0, 10_000, 2000)],
+    ):
+        size, num_parts = framing(tensors, [list(range(*group)) for group in groups])
+        assert size <= 64 + 8 * num_parts
+
+
+def test_small_tensors_among_large_ones_cost_no_list() -> None:
+    layers = [
+        tensor
+        for i in range(48)
+        for tensor in (
+            spec(f"{i}.weight", 384, 384),
+            spec(f"{i}.bias", 384),
+            spec(f"{i}.norm", 384),
+            spec(f"{i}.steps", dtype="int64"),
+        )
+    ]
+    floats = [i for i, tensor in enumerate(layers) if tensor.num_elements == 384]
+    scalars = [i for i, tensor in enumerate(layers) if not tensor.shape]
+    size, num_parts = framing(layers, [floats, scalars])
+    assert num_parts == 50
+    assert size <= 64 + 8 * num_parts
+
+
+def test_a_group_that_no_bound_parts_from_the_others_lists_runs() -> None:
+    tensors = [spec(f"t{i}", 5) for i in range(10)]
+    chunks = [chunk(*(tensors[i] for i in (1, 2, 5))), *(chunk(tensors[i]) for i in (0, 3, 4, 6, 7, 8, 9))]
+    data = build(chunks, [TensorEntry(tensor) for tensor in tensors], bare=True)
+    assert bytes([2, 2 * 64 & 127 | 128, 2 * 64 >> 7, 1, 2, 2, 1, 7]) in data
 
 
 def test_ten_thousand_tiny_tensors_in_one_group_are_quick() -> None:
@@ -169,6 +221,9 @@ REFUSED: dict[str, Callable[[], bytes]] = {
     "a tensor in two chunks": lambda: build([*CHUNKS, chunk(WEIGHT)], TENSORS),
     "a tensor whole and in tiles": lambda: build([*CHUNKS, chunk(LARGE)], TENSORS),
     "a hole between tiles": lambda: build([chunk(LARGE, span=(0, 8)), chunk(LARGE, span=(9, 20))]),
+    "tiles of two methods": lambda: build(
+        [chunk(LARGE, span=(0, 8)), chunk(LARGE, span=(8, 20), method="lossless")]
+    ),
     "overlapping tiles": lambda: build([chunk(LARGE, span=(0, 8)), chunk(LARGE, span=(7, 20))]),
     "tiles that end early": lambda: build([chunk(LARGE, span=(0, 8))]),
     "tiles that end late": lambda: build([chunk(LARGE, span=(0, 21))]),
@@ -196,6 +251,8 @@ REFUSED: dict[str, Callable[[], bytes]] = {
         [chunk(BIAS)], [TensorEntry(BIAS), TensorEntry(spec("tie", 5), 0)]
     ),
     "a seed of 65 bits": lambda: build([chunk(BIAS, seed=2**64)], seed=2**64),
+    "a negative rate weight": lambda: build([chunk(BIAS)], rate_weight=-1.0),
+    "too many dimensions": lambda: build([chunk(spec("odd", *(1,) * 65))]),
     "an infinite rate weight": lambda: build([chunk(BIAS)], rate_weight=math.inf),
     "a fingerprint of a full file": lambda: build([chunk(BIAS)], fingerprint=1),
     "bare metadata": lambda: build([chunk(BIAS)], metadata={"format": "pt"}, bare=True),
@@ -230,7 +287,7 @@ def test_a_tie_counts_in_the_fingerprint_of_a_bare_file_and_is_stored_once() -> 
 
 
 def test_a_bare_file_whose_parts_do_not_fit_the_module_is_corrupt() -> None:
-    for specs in (BARE_SPECS[:-1], (*BARE_SPECS, WEIGHT)):
+    for specs in (BARE_SPECS[1:], (*BARE_SPECS, WEIGHT)):
         with pytest.raises(Corrupt):
             Reader(small_bare_file(), specs=specs, fingerprint=fingerprint_of(BARE_SPECS))
 

@@ -1,0 +1,138 @@
+"""What the golden files hold: for each method a set of cases, small, that together visit the whole of its payload page."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fewbits.chunk import Chunk
+from fewbits.container import TensorEntry, file_bytes
+from fewbits.method import Source
+from fewbits.registry import METHODS, method_class
+from fewbits.sources import entries_of
+from tests.golden import handmade
+from tests.laws import sources
+
+SEED = handmade.SEED
+
+
+@dataclass(frozen=True)
+class Case:
+    """One golden file; `module` is what a bare one belongs to."""
+
+    data: bytes
+    module: nn.Module | None = None
+
+
+def written(
+    chunks: Sequence[Chunk],
+    entries: Sequence[TensorEntry],
+    *,
+    metadata: Mapping[str, str] | None = None,
+    bare: bool = False,
+) -> bytes:
+    rate_weight = None if bare else 0.25
+    return file_bytes(chunks=chunks, tensors=entries, seed=SEED, rate_weight=rate_weight, metadata=metadata, bare=bare)
+
+
+def encoded(
+    id: str,
+    tensors: Mapping[str, Tensor],
+    rate_weight: float,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    bare: bool = False,
+) -> bytes:
+    """A file made by the method itself, in chunks of about 4 KiB, so that a small file has several."""
+    entries = entries_of(tensors, copies=not bare)
+    stored = {entry.spec.name: tensors[entry.spec.name] for entry in entries if entry.target is None}
+    with mock.patch("fewbits.coder.chunks.CHUNK_BITS", 1 << 15):
+        chunks = list(method_class(id)().encode(Source(stored), rate_weight=rate_weight, seed=SEED))
+    return written(chunks, entries, metadata=metadata, bare=bare)
+
+
+def handmade_file(id: str) -> bytes:
+    chunks = handmade.chunks_of(id)
+    return written(chunks, [TensorEntry(spec) for chunk in chunks for spec in chunk.tensors])
+
+
+def shared_tensors() -> dict[str, Tensor]:
+    """Ties, equal copies, views of one memory, empty and 0-dimensional tensors, names in any script."""
+    rng = sources.generator(31)
+    weight = sources.normal(rng, 12, 20)
+    return {
+        "weight": weight,
+        "Gewicht, gebunden": weight,
+        "copy": weight.clone(),
+        "重み": weight[:6],
+        "scalar": torch.tensor(2.5),
+        "scalar copy": torch.tensor(2.5),
+        "counter": torch.tensor(7),
+        "empty": torch.zeros(0, 5),
+        "empty copy": torch.zeros(0, 5),
+        "": torch.arange(30, dtype=torch.int16),
+        "same as the unnamed one": torch.arange(30, dtype=torch.int16),
+    }
+
+
+def low_entropy() -> dict[str, Tensor]:
+    """Large tensors of few bits: rows of differing precision and scale, so that rows form classes."""
+    rng = sources.generator(32)
+    levels = rng.geometric(0.6, (70, 1000)) * rng.choice([-1.0, 1.0], (70, 1000)) * (rng.random((70, 1000)) < 0.15)
+    levels *= np.where(np.arange(70) % 3 == 0, 1.0, 0.01171875)[:, None]
+    levels[:5] = 0
+    return {"rows": torch.from_numpy(levels.astype(np.float32)), "bias": sources.normal(rng, 70)}
+
+
+def tiled() -> dict[str, Tensor]:
+    """Tensors of more than 2^20 elements, the size of a tile: one of whole rows, one of a single row; mostly zeros."""
+    rng = sources.generator(33)
+    matrix, row = np.zeros((1026, 1024), np.float32), np.zeros((1 << 20) + 77, np.float16)
+    matrix.ravel()[rng.integers(0, matrix.size, 500)] = rng.choice([-1.5, 0.5, 1.0], 500)
+    row[rng.integers(0, row.size, 500)] = rng.choice([-1.0, 2.0], 500)
+    row[-1] = 1.0
+    return {"matrix": torch.from_numpy(matrix), "row": torch.from_numpy(row)}
+
+
+def module() -> nn.Module:
+    """A receiver of bare files: two tied tensors, an integer buffer, an empty one."""
+    rng = sources.generator(34)
+    made = nn.Module()
+    made.register_parameter("weight", nn.Parameter(sources.normal(rng, 9, 13, scale=0.2)))
+    made.register_parameter("tied", made.weight)
+    made.register_parameter("bias", nn.Parameter(sources.normal(rng, 9, dtype="float16")))
+    made.register_buffer("steps", torch.tensor(12345))
+    made.register_buffer("nothing", torch.zeros(0, 3))
+    return made
+
+
+def bare(id: str, rate_weight: float) -> Case:
+    made = module()
+    return Case(encoded(id, made.state_dict(keep_vars=True), rate_weight, bare=True), made)
+
+
+def cases_of(id: str) -> dict[str, Callable[[], Case]]:
+    """The cases of a method, by name; the same for every method but where its page has more."""
+    rate = 0.0 if id == "lossless" else 0.1
+    metadata = {"format": "pt", "licence": "none", "ключ": "значение"}
+    small_dtypes = {key: tensor[:3, :11] for key, tensor in sources.every_dtype().items()}
+    cases: dict[str, Callable[[], Case]] = {
+        "network": lambda: Case(encoded(id, sources.network(), rate)),
+        "dtypes": lambda: Case(encoded(id, small_dtypes, rate)),
+        "edges": lambda: Case(encoded(id, sources.edges(), rate)),
+        "shared": lambda: Case(encoded(id, shared_tensors(), rate, metadata=metadata)),
+        "low-entropy": lambda: Case(encoded(id, low_entropy(), 3 * rate)),
+        "tiles": lambda: Case(encoded(id, tiled(), 0.01 * rate)),
+        "models": lambda: Case(handmade_file(id)),
+        "bare": lambda: bare(id, rate),
+    }
+    if id != "lossless":
+        cases["coarse"] = lambda: Case(encoded(id, sources.network(), 100 * rate))
+        cases["fine"] = lambda: Case(encoded(id, {"weight": sources.numbers()["weight"]}, 1e-9))
+    return cases
+
+
+IDS = tuple(METHODS)

@@ -1,0 +1,125 @@
+"""Payloads with chosen integer models: what an encoder may write, though this one seldom or never does."""
+
+import struct
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewbits.chunk import Chunk, TensorSpec
+from fewbits.coder.body import encode_body
+from fewbits.coder.integers import CodedArray, IntegerModel, ModelSet
+from fewbits.coder.table import Table
+from fewbits.models.descriptions import write_models
+from fewbits.models.shipped import shipped_table
+from fewbits.registry import method_class
+
+SEED = 20_260_101
+NARROW_TABLE = Table(-1, (1, 8190, 1), 0)
+ESCAPING_TABLE = Table(2, (4000, 4000), 192)
+WIDEST_TABLE = Table(-31, (130,) * 62 + (131,), 1)  # all 63 values and an escape
+LOPSIDED_TABLE = Table(-70, (1,) * 20 + (8171,), 1)
+
+
+def integers_of(model: IntegerModel, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Integers (count,) that the model can code: every value of its table, and escapes near and far if it has any."""
+    low = rng.integers(0, 1 << 63, count, dtype=np.uint64) & np.uint64((1 << model.shift) - 1)
+    if model.table is None:
+        return low.view(np.int64) + np.int64(model.centre)
+    table = model.table
+    frequencies = np.array(table.frequencies, np.float64)
+    high = rng.choice(np.arange(table.low, table.last + 1), count, p=frequencies / frequencies.sum())
+    inside = min(count, table.num_values)
+    high[:inside] = np.arange(table.low, table.low + inside)
+    if table.escape and count > 80:
+        reach = 40 if model.shift < 20 else 3
+        distance = 2 ** rng.integers(0, reach, 12) + np.arange(12)
+        high[count - 12 :] = np.where(np.arange(12) % 2, table.low - distance, table.last + distance)
+    return (high << np.int64(model.shift)) + low.view(np.int64) + np.int64(model.centre)
+
+
+def single_models() -> list[IntegerModel]:
+    """One model of every kind: each shipped family at several scales, histograms, shifts, centres, no table."""
+    shipped = [family * 64 + scale for family in range(3) for scale in (0, 9, 24, 32, 40, 55, 63)]
+    tables = [NARROW_TABLE, ESCAPING_TABLE, WIDEST_TABLE, LOPSIDED_TABLE]
+    return [
+        *(IntegerModel(shipped_table(code)) for code in shipped),
+        *(IntegerModel(table) for table in tables),
+        IntegerModel(shipped_table(30), 3, 0),
+        IntegerModel(shipped_table(100), 0, -5),
+        IntegerModel(shipped_table(160), 7, 1000),
+        IntegerModel(ESCAPING_TABLE, 1, -1),
+        IntegerModel(WIDEST_TABLE, 12, 1 << 20),
+        IntegerModel(None, 0, 0),
+        IntegerModel(None, 0, -3),
+        IntegerModel(None, 1, 2),
+        IntegerModel(None, 13, -4096),
+    ]
+
+
+def class_sets() -> list[ModelSet]:
+    """Model sets of several classes, with tables and without, their indices coded in every way."""
+    first = (IntegerModel(shipped_table(20)), IntegerModel(None, 0, 7), IntegerModel(ESCAPING_TABLE, 2, 3))
+    second = (IntegerModel(shipped_table(90)), IntegerModel(shipped_table(130)))
+    third = tuple(IntegerModel(None, shift, -shift) for shift in range(5))
+    return [
+        ModelSet(first, IntegerModel(Table(0, (4000, 2000, 2192), 0))),
+        ModelSet(second, IntegerModel(None, 1, 0)),
+        ModelSet(second, IntegerModel(Table(0, (8000,), 192))),  # the second class is an escape
+        ModelSet(third, IntegerModel(Table(0, (4096, 4096), 0), 1, 0)),
+    ]
+
+
+def arrays(classes: bool) -> list[CodedArray]:
+    """One array for each of the models above; with `classes` for each of the sets."""
+    rng = np.random.default_rng(SEED)
+    if not classes:
+        return [CodedArray(integers_of(model, 130, rng)[None], ModelSet((model,))) for model in single_models()]
+    made: list[CodedArray] = []
+    for models in class_sets():
+        of_rows = rng.integers(0, min(4, len(models.models)), 37)
+        rows = np.stack([integers_of(models.models[index], 41, rng) for index in of_rows])
+        made.append(CodedArray(rows, models, of_rows))
+    return made
+
+
+def chunk_of(id: str, made: list[CodedArray], dtype: str, *, wide: bool, prefix: str) -> Chunk:
+    """A part of the arrays in a row, each a tensor of its own, with other steps and centroids for each."""
+    specs: list[TensorSpec] = []
+    descriptions: list[bytes] = []
+    for index, array in enumerate(made):
+        shape = array.values.shape if array.classes is not None else (array.values.size,)
+        specs.append(TensorSpec(f"{prefix}{index}", dtype, shape))
+        head, models = struct.pack("<f", 0.37 * 2.0 ** (index % 7 - 9)), write_models(array.models)
+        if id == "lossless":
+            descriptions.append(bytes([index % 2]) + models)
+        elif id == "ecsq":
+            centroids = struct.pack("<B3b", 1, -128 + index, 127 - index, index - 9)
+            descriptions.append(head + (bytes(1) if index % 2 else centroids) + models)
+        else:
+            descriptions.append(head + models)
+    payload = b"".join(descriptions) + encode_body(made, wide=wide)
+    return Chunk(id, method_class(id).payload_version, {}, SEED, tuple(specs), payload)
+
+
+def chunks_of(id: str) -> list[Chunk]:
+    """Parts with every kind of model, in one lane and in thirty-two."""
+    dtypes = {"lossless": ("int64", "uint64", "int32", "uint8"), "ecsq": ("float32", "float64", "bfloat16", "float32")}
+    single, sets = arrays(classes=False), arrays(classes=True)
+    names = dtypes.get(id, ("float32", "float64", "bfloat16", "float32"))
+    chunks = [
+        chunk_of(id, single, names[0], wide=False, prefix="one lane "),
+        chunk_of(id, single, names[1], wide=True, prefix="lanes "),
+        *(
+            chunk_of(id, [array], names[2], wide=True, prefix=f"lanes alone {index} ")
+            for index, array in enumerate(single[20:26])
+        ),
+    ]
+    if id != "epr":
+        chunks.append(chunk_of(id, sets, names[3], wide=False, prefix="classes, one lane "))
+        chunks.append(chunk_of(id, sets, names[0], wide=True, prefix="classes, lanes "))
+    if id == "lossless":
+        rng = np.random.default_rng(SEED + 1)
+        far = [IntegerModel(None, 63, -(2**62)), IntegerModel(shipped_table(30), 40, -(2**63))]
+        extreme = [CodedArray(integers_of(model, 50, rng)[None], ModelSet((model,))) for model in far]
+        chunks.append(chunk_of(id, extreme, "int64", wide=False, prefix="extreme "))
+    return chunks

@@ -1,0 +1,58 @@
+"""What a method brings to the law suite: one file `<id>_inputs.py` beside this one, whose INPUTS is a `LawInputs`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from unittest import mock
+
+from torch import Tensor
+
+from fewbits.chunk import Chunk
+from fewbits.method import Method, MethodConfig, Source
+from fewbits.registry import METHODS, method_class
+from tests.laws.sources import TILE
+
+IDS = tuple(METHODS)
+SEED = 11
+
+
+@dataclass(frozen=True)
+class LawInputs:
+    """Inputs of the laws for one method.
+
+    configs: settings to run every law with, the default first. sources: what to encode, by name; `network` and `tiled`
+    among them. rate_weights: from a fine to a coarse one.
+    """
+
+    configs: tuple[MethodConfig, ...]
+    sources: Mapping[str, Callable[[], Mapping[str, Tensor]]]
+    rate_weights: tuple[float, ...]
+
+
+def inputs_of(id: str) -> LawInputs:
+    """The inputs of a method; a method without them has no business in the registry."""
+    return import_module(f"tests.laws.{id}_inputs").INPUTS
+
+
+def method_of(id: str, config: MethodConfig | None = None) -> Method:
+    """Build a method, by default with its default settings."""
+    return method_class(id)(config)
+
+
+def chunks_of(method: Method, tensors: Mapping[str, Tensor], rate_weight: float) -> list[Chunk]:
+    """Encode with the seed that all laws use."""
+    return list(method.encode(Source(tensors), rate_weight=rate_weight, seed=SEED))
+
+
+@cache
+def coded(id: str, name: str, rate_weight: float) -> tuple[Chunk, ...]:
+    """A source encoded with the default settings; tests share the chunks, which cannot be changed."""
+    tensors = inputs_of(id).sources[name]()
+    if name != "tiled":
+        return tuple(chunks_of(method_of(id), tensors, rate_weight))
+    with mock.patch("fewbits.plan.TILE", TILE):
+        return tuple(chunks_of(method_of(id), tensors, rate_weight))
+
+
+CASES = [(id, source) for id in IDS for source in inputs_of(id).sources]

@@ -1,0 +1,117 @@
+"""Sources that every method meets: shapes, dtypes, values and memory layouts as real checkpoints have them."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from torch import Tensor
+
+from fewbits.chunk import DTYPES
+
+TILE = 30_000  # elements of a tile in the law suite: the real one, 2^20, is in the golden files
+
+
+def generator(seed: int) -> Generator:
+    """The same numbers in every run."""
+    return np.random.default_rng(seed)
+
+
+def normal(rng: Generator, *shape: int, scale: float = 1.0, dtype: str = "float32") -> Tensor:
+    """Gaussian values."""
+    values = torch.from_numpy(rng.standard_normal(shape) * scale)
+    return values.to(getattr(torch, dtype))
+
+
+def random_bits(rng: Generator, dtype: str, *shape: int) -> Tensor:
+    """Any bits at all: NaN payloads, infinities and denormals among them; `bool` is 0 or 1."""
+    count = int(np.prod(shape, dtype=np.int64)) * DTYPES[dtype].itemsize
+    octets = rng.integers(0, 2 if dtype == "bool" else 256, count, dtype=np.uint8)
+    return torch.from_numpy(octets).view(getattr(torch, dtype)).reshape(shape)
+
+
+def network() -> dict[str, Tensor]:
+    """A small network: matrices, a convolution, norms, biases, counters; one row is much larger than the rest."""
+    rng = generator(1)
+    rows = np.exp2(rng.uniform(-3, 3, (64, 1)))
+    weight = torch.from_numpy((rng.standard_normal((64, 48)) * rows).astype(np.float32))
+    return {
+        "embedding": normal(rng, 100, 32, scale=0.02),
+        "attention.weight": weight,
+        "conv.weight": normal(rng, 12, 8, 3, 3, scale=0.1, dtype="float16"),
+        "norm.weight": 1 + normal(rng, 64, scale=0.05, dtype="bfloat16"),
+        "norm.bias": torch.zeros(64),
+        "head.bias": normal(rng, 10, scale=0.3, dtype="float64"),
+        "num_batches": torch.tensor(731),
+        "position_ids": torch.arange(64).reshape(1, 64),
+    }
+
+
+def large() -> dict[str, Tensor]:
+    """Tensors large enough for 32 lanes (65,536 elements and more), one at a low rate, and a small one beside them."""
+    rng = generator(2)
+    sparse = normal(rng, 256, 257) * torch.from_numpy(rng.random((256, 257)) < 0.02)
+    return {"dense": normal(rng, 257, 256, scale=0.04), "sparse": sparse, "bias": normal(rng, 300)}
+
+
+def tiled() -> dict[str, Tensor]:
+    """Tensors of several tiles of `TILE` elements: one whose rows fit into a tile, one of a single row."""
+    rng = generator(3)
+    return {"matrix": normal(rng, 70, 1000, scale=0.1), "row": normal(rng, 70_001, dtype="float16")}
+
+
+def every_dtype() -> dict[str, Tensor]:
+    """All dtypes that a file can hold, filled with random bits."""
+    rng = generator(4)
+    return {dtype: random_bits(rng, dtype, 5, 33) for dtype in DTYPES}
+
+
+def edges() -> dict[str, Tensor]:
+    """Values and shapes at the ends of their ranges."""
+    rng = generator(5)
+    tiny = torch.tensor([2.0**-149, -(2.0**-140), 2.0**-127, 0.0, -0.0] * 20)
+    outliers = normal(rng, 40, 40)
+    outliers[3, 4], outliers[7, 7] = 1e30, -2e25
+    return {
+        "scalar": torch.tensor(3.5),
+        "empty": torch.zeros(0),
+        "empty rows": torch.zeros(4, 0, dtype=torch.float16),
+        "no rows": torch.zeros(0, 7, dtype=torch.int16),
+        "one": torch.tensor([-0.0]),
+        "constant": torch.full((50, 3), 0.1),
+        "zeros": torch.zeros(600),
+        "all NaN": torch.full((33,), float("nan")),
+        "one NaN": torch.cat([normal(rng, 99), torch.tensor([float("nan")])]),
+        "one Inf": torch.cat([normal(rng, 99), torch.tensor([-float("inf")])]),
+        "denormals": tiny,
+        "outliers": outliers,
+        "greatest": torch.tensor([3.4028235e38, -3.4028235e38, 1.0] * 30),
+        "float16 greatest": torch.tensor([65504.0, -65504.0, 60000.0, 1.0] * 30, dtype=torch.float16),
+        "bfloat16 greatest": torch.tensor([3.38e38, 1.0, -3.38e38] * 30, dtype=torch.bfloat16),
+        "float64 greatest": torch.tensor([1.7e308, -1e-300, 0.0] * 30, dtype=torch.float64),
+        "int64 ends": torch.tensor([-(2**63), 2**63 - 1, 0, -1]),
+        "uint64 ends": torch.from_numpy(np.array([0, 2**64 - 1, 2**63], np.uint64)),
+        "flags": torch.arange(40) % 3 == 0,
+        "five dimensions": normal(rng, 2, 3, 1, 4, 5),
+    }
+
+
+def views() -> dict[str, Tensor]:
+    """Tensors that are not plain memory: transposed, strided, expanded, conjugate and negated views."""
+    rng = generator(6)
+    base = normal(rng, 24, 36)
+    complex_values = torch.complex(normal(rng, 6, 7), normal(rng, 6, 7))
+    return {
+        "transposed": base.T,
+        "strided": base[::2, 1::3],
+        "expanded": normal(rng, 1, 16).expand(8, 16),
+        "channels last": normal(rng, 2, 3, 4, 5).to(memory_format=torch.channels_last),
+        "conjugate": complex_values.conj(),
+        "negative": complex_values.conj().imag,
+        "real part": complex_values.real,
+    }
+
+
+def numbers() -> Mapping[str, Tensor]:
+    """A lone tensor."""
+    return {"weight": normal(generator(7), 33, 41)}

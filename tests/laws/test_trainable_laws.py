@@ -1,0 +1,157 @@
+"""The laws of methods whose latents are trained: commit is final, bits are honest, gradients are finite."""
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+from torch import Tensor
+
+from fewbits.encode import decode
+from fewbits.errors import InvalidArgument
+from fewbits.method import Representation, Source, TrainableMethod
+from fewbits.registry import method_class
+from tests.laws import sources
+from tests.laws.inputs import IDS, SEED, inputs_of
+from tests.laws.test_laws import assert_same, bits
+
+TRAINABLE = tuple(id for id in IDS if issubclass(method_class(id), TrainableMethod))
+SOURCES = {"network": sources.network, "edges": sources.edges, "large": sources.large, "numbers": sources.numbers}
+
+
+def represent(id: str, tensors: Mapping[str, Tensor], rate_weight: float) -> Representation:
+    method = method_class(id)(inputs_of(id).configs[0])
+    assert isinstance(method, TrainableMethod)
+    return method.represent(Source(tensors), rate_weight=rate_weight, seed=SEED)
+
+
+def trained(id: str, tensors: Mapping[str, Tensor], rate_weight: float, num_steps: int = 3) -> Representation:
+    """A representation after a few steps of stochastic gradient descent towards the source, with the rate."""
+    torch.manual_seed(0)
+    representation = represent(id, tensors, rate_weight).train()
+    optimizer = torch.optim.SGD(representation.parameters(), lr=1e-3)
+    for _ in range(num_steps):
+        optimizer.zero_grad()
+        loss(representation, tensors).backward()
+        torch.nn.utils.clip_grad_norm_(representation.parameters(), 1.0)
+        optimizer.step()
+    return representation
+
+
+def loss(representation: Representation, tensors: Mapping[str, Tensor]) -> Tensor:
+    values, size = representation()
+    distortion = sum(
+        ((values[name].double() - tensor.double()) / tensor.double().abs().max().clamp(min=0.1)).square().sum()
+        for name, tensor in tensors.items()
+        if name in representation.steps
+    )
+    return distortion + representation.rate_weight * size / representation.num_weights
+
+
+def test_some_method_is_trainable() -> None:
+    assert "epr" in TRAINABLE
+
+
+@pytest.mark.parametrize("id", TRAINABLE)
+@pytest.mark.parametrize("name", SOURCES)
+def test_commit_is_final(id: str, name: str) -> None:
+    tensors = SOURCES[name]()
+    representation = trained(id, tensors, 0.1)
+    committed: dict[str, bytes] = {}
+    for step in representation.steps:
+        representation.commit(step)
+        # What is trained on after a commit must not move what was committed.
+        with torch.no_grad():
+            for parameter in representation.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(0.01)
+        for mode in (True, False) if len(tensors) < 10 else (False,):
+            values = representation.train(mode)().values
+            for before, expected in committed.items():
+                assert bits(values[before]) == expected
+        committed[step] = bits(representation.eval()().values[step])
+    decoded = decode(representation.chunks())
+    assert set(decoded) == set(tensors)
+    for step, expected in committed.items():
+        assert bits(decoded[step]) == expected
+    for key, tensor in representation.eval()().values.items():
+        assert_same(decoded[key], tensor)
+
+
+@pytest.mark.parametrize("id", TRAINABLE)
+@pytest.mark.parametrize("name", SOURCES)
+def test_evaluation_gives_what_decoding_will_give_and_its_size(id: str, name: str) -> None:
+    tensors = SOURCES[name]()
+    for rate_weight in inputs_of(id).rate_weights[1:] if name != "large" else (0.3,):
+        representation = trained(id, tensors, rate_weight).eval()
+        with torch.no_grad():
+            values, size = representation()
+        chunks = list(representation.chunks())
+        decoded = decode(chunks)
+        for key, value in values.items():
+            assert (value.dtype, value.shape) == (tensors[key].dtype, tensors[key].shape)
+            assert_same(decoded[key], value)
+        written = sum(len(chunk.payload) for chunk in chunks)
+        assert abs(written - float(size) / 8) <= 0.01 * written + 16, f"at rate weight {rate_weight}"
+
+
+@pytest.mark.parametrize("id", TRAINABLE)
+def test_encoding_without_training_is_representing_and_committing(id: str) -> None:
+    tensors = sources.network()
+    method = method_class(id)()
+    encoded = method.encode(Source(tensors), rate_weight=0.1, seed=SEED)
+    assert list(encoded) == list(represent(id, tensors, 0.1).eval().chunks())
+
+
+@pytest.mark.parametrize("id", TRAINABLE)
+def test_gradients_reach_every_parameter(id: str) -> None:
+    tensors = {"weight": sources.numbers()["weight"], "bias": torch.linspace(-1, 1, 33)}
+    representation = represent(id, tensors, 0.1).train()
+    loss(representation, {key: tensor + 0.1 for key, tensor in tensors.items()}).backward()
+    names = [name for name, parameter in representation.named_parameters() if parameter.requires_grad]
+    assert names
+    for name, parameter in representation.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+            assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("id", TRAINABLE)
+@pytest.mark.parametrize("name", ["edges", "half-integers", "zeros", "huge"])
+def test_gradients_are_finite_at_the_edges(id: str, name: str) -> None:
+    tensors = {
+        "edges": sources.edges(),
+        "half-integers": {"weight": torch.arange(-40, 41) / 2},
+        "zeros": {"weight": torch.zeros(9, 9), "empty": torch.zeros(0, 3)},
+        "huge": {"weight": torch.tensor([1e30, -1e30, 1e-30, 0.0] * 9), "half": torch.full((9,), 6e4).half()},
+    }[name]
+    representation = represent(id, tensors, 0.1).train()
+    values, size = representation()
+    parts = [values[step].double().tanh().sum() for step in representation.steps]
+    (sum(parts, torch.zeros(())) + size).backward()
+    assert size.isfinite()
+    for key, parameter in representation.named_parameters():
+        assert parameter.grad is None or parameter.grad.isfinite().all(), key
+    assert all(values[step].isfinite().all() for step in representation.steps)
+
+
+@pytest.mark.parametrize("id", TRAINABLE)
+def test_the_source_is_read_and_not_kept(id: str) -> None:
+    tensors = sources.network()
+    before = {key: (bits(tensor), tensor._version) for key, tensor in tensors.items()}
+    representation = trained(id, tensors, 0.1)
+    list(representation.chunks())
+    assert {key: (bits(tensor), tensor._version) for key, tensor in tensors.items()} == before
+    memory = {tensor.untyped_storage().data_ptr() for tensor in tensors.values()}
+    for value in representation().values.values():
+        assert value.untyped_storage().data_ptr() not in memory
+
+
+@pytest.mark.parametrize("id", TRAINABLE)
+def test_an_unknown_step_or_a_wrong_rate_weight_is_an_invalid_argument(id: str) -> None:
+    representation = represent(id, sources.numbers(), 0.1)
+    with pytest.raises(InvalidArgument, match="no_such_step"):
+        representation.commit("no_such_step")
+    for rate_weight in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(InvalidArgument):
+            represent(id, sources.numbers(), rate_weight)
