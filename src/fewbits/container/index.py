@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fewbits.coder.leb128 import read_uint, write_uint
-from fewbits.container.format import CHECK_SIZE, MAX_GROUPS, Part, TensorEntry
+from fewbits.container.format import CHECK_SIZE, MAX_GROUPS, MAX_PART_ELEMENTS, Part, TensorEntry
 from fewbits.container.groups import Selection, Unclaimed, read_selection, write_selection
 from fewbits.errors import Corrupt, InvalidArgument, TooLarge
 
@@ -75,7 +75,7 @@ def claim(
         Corrupt: a group takes what is not there, a tensor is claimed by no part, tiles do not end with their
             tensor or differ in method, or a method does not exist or is never used; names the tensor or the
             byte offset of the entry.
-        TooLarge: there are more groups than `MAX_GROUPS`.
+        TooLarge: there are more groups than `MAX_GROUPS`, or a part has more than `MAX_PART_ELEMENTS`.
     """
     unused = set(range(num_methods)) - {entry.method for entry in entries}
     if unused:
@@ -108,12 +108,23 @@ def claim(
                 tiled = span[1] % spec.num_elements
             next_tensor += tiled == 0
         parts.append(Part(entry.method, positions, span, offset, entry.size, entry.check))
+        _check_elements(parts[-1], tensors)
         offset += entry.size
     if next_tensor < len(unclaimed):
         raise Corrupt(
             f"no part, or not enough of them, holds the tensor {tensors[unclaimed[next_tensor]].spec.name!r}."
         )
     return tuple(parts)
+
+
+def _check_elements(part: Part, tensors: Sequence[TensorEntry]) -> None:
+    if part.span is not None:
+        count = part.span[1] - part.span[0]
+    else:
+        count = sum(tensors[position].spec.num_elements for position in part.tensors)
+    if count > MAX_PART_ELEMENTS:
+        name = tensors[part.tensors[0]].spec.name
+        raise TooLarge(f"the part of the tensor {name!r} has more than 2^24 elements.")
 
 
 def _claim_groups(

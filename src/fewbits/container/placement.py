@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from fewbits.chunk import Chunk, TensorSpec
-from fewbits.container.format import TensorEntry
+from fewbits.container.format import MAX_PART_ELEMENTS, TensorEntry
 from fewbits.container.groups import bound_log2_of
 from fewbits.errors import InvalidArgument
 
@@ -57,6 +57,9 @@ def _check_coverage(placed: Sequence[Placed], tensors: Sequence[TensorEntry]) ->
         if not positions:
             raise InvalidArgument("a chunk holds no tensor.")
         first, name = positions[0], chunk.tensors[0].name
+        start, stop = chunk.span or (0, sum(spec.num_elements for spec in chunk.tensors))
+        if stop - start > MAX_PART_ELEMENTS:
+            raise InvalidArgument(f"the chunk that starts with {name!r} has more than 2^24 elements: cut it into tiles.")
         if any(after <= before for before, after in pairwise(positions)):
             raise InvalidArgument(
                 f"the chunk that starts with {name!r} has its tensors in another order than the file."
@@ -69,7 +72,6 @@ def _check_coverage(placed: Sequence[Placed], tensors: Sequence[TensorEntry]) ->
             continue
         if len(positions) > 1:
             raise InvalidArgument(f"the chunk that starts with {name!r} has a span and several tensors.")
-        start, stop = chunk.span
         if start != tiled.get(first, 0) or stop <= start:
             raise InvalidArgument(f"the tiles of the tensor {name!r} leave elements out, overlap or are empty.")
         tiled[first] = stop

@@ -17,6 +17,7 @@ from torch import Tensor
 from fewbits.chunk import Chunk, Loss, TensorSpec
 from fewbits.coder.body import decode_body, encode_body
 from fewbits.coder.integers import ArraySpec, CodedArray, IntegerModel
+from fewbits.coder.table import COST_ONE
 from fewbits.errors import Corrupt
 from fewbits.method import Method, MethodConfig, Source, Survey
 from fewbits.methods.lossless import Lossless, code_bits
@@ -286,8 +287,8 @@ def _lossy_values(spec: TensorSpec, tensor: Tensor) -> tuple[NDArray[np.float64]
     return values, ""
 
 
-def _level_costs(model: IntegerModel) -> tuple[int, NDArray[np.int64]] | None:
-    """First level and costs of the levels that a table codes; None at high rate, where rounding is as good."""
+def _level_costs(model: IntegerModel) -> tuple[int, NDArray[np.float64]] | None:
+    """First level, and costs in bits, of the levels that a table codes; None at high rate, where rounding is as good."""
     if model.table is None or model.shift:
         return None
-    return model.table.low + model.centre, model.table.costs
+    return model.table.low + model.centre, model.table.costs / COST_ONE

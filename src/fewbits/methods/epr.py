@@ -38,7 +38,7 @@ from fewbits.payload import check_version, element_ranges, read_step
 from fewbits.plan import SMALL, group_small, is_group
 from fewbits.quantize.rounding import energy_at_stake, equal_slope_step, reconstruct
 from fewbits.quantize.survey import MagnitudeSurvey
-from fewbits.tensors import LOSSY_DTYPES, bits_of, rounded_to, spec_of, values_of
+from fewbits.tensors import LOSSY_DTYPES, bits_of, from_bits, rounded_to, spec_of, values_of
 
 # The first step, at least, in units of the tensor's greatest magnitude: keeps latents exact and levels in reach.
 _FINEST = 2.0**-20
@@ -71,7 +71,7 @@ class EprRepresentation(Representation):
     """Latents of a source's floating point tensors; what cannot be coded lossily stays as it is."""
 
     def __init__(self, method: "Epr", source: Source, *, rate_weight: float, seed: int) -> None:
-        """Start the latents from the source's tensors, of which only those without latents are kept."""
+        """Start the latents from the source's tensors, which are read and not kept."""
         super().__init__()
         self.rate_weight = rate_weight
         self.num_weights = source.rate_divisor
@@ -86,7 +86,9 @@ class EprRepresentation(Representation):
                 first_step = method.first_step(spec, values_of(tensor), source, rate_weight)
                 self.tensors.append(LatentTensor(spec, tensor, first_step))
             else:
-                self._exact[spec.name] = (tensor, note)
+                # A copy by its bits: torch cannot copy every dtype without complaint.
+                copied = from_bits(bits_of(tensor).copy(), spec.dtype, spec.shape).to(tensor.device)
+                self._exact[spec.name] = (copied, note)
         self.steps = tuple(latents.spec.name for latents in self._latents())
         self._exact_bits = sum(
             code_bits(bits_of(tensor), spec_of(name, tensor)).bits for name, (tensor, _) in self._exact.items()
@@ -129,9 +131,7 @@ class EprRepresentation(Representation):
                 yield from self._large(latents[0])
             elif latents:
                 coded = [code_levels(*one.integers()) for one in latents]
-                losses = [
-                    one.loss_of((0, one.spec.num_elements), c.bits) for one, c in zip(latents, coded, strict=True)
-                ]
+                losses = [one.loss_of(*one.integers(), 0, item.bits) for one, item in zip(latents, coded, strict=True)]
                 yield self._chunk([one.spec for one in latents], coded, losses, wide=False)
             if exact:
                 yield from self._method.lossless.encode_unit(exact, self._seed)
@@ -140,9 +140,10 @@ class EprRepresentation(Representation):
         levels, step = latents.integers()
         spans = spans_of(latents.spec)
         for span in spans:
-            coded = code_levels(levels[span[0] : span[1]], step)
+            tile = levels[span[0] : span[1]]
+            coded = code_levels(tile, step)
             wide = coded.bits >= LEAST_WIDE_BITS
-            loss = latents.loss_of(span, coded.bits + framing_bits(coded.bits))
+            loss = latents.loss_of(tile, step, span[0], coded.bits + framing_bits(coded.bits))
             yield self._chunk([latents.spec], [coded], [loss], wide=wide, span=span if len(spans) > 1 else None)
 
     def _chunk(

@@ -127,9 +127,8 @@ class LatentTensor(nn.Module):
             self._final = (levels.astype(np.int32), step)
             self.requires_grad_(False)
 
-    def loss_of(self, span: tuple[int, int], bits: float) -> Loss:
-        """Measure what rounding lost in a range of elements, against the latents as they were before."""
-        levels, step = self.integers()
-        before = values_of(self.latents)[span[0] : span[1]] * step
-        after = values_of(rounded_to(reconstruct(levels[span[0] : span[1]], step, None), self.spec.dtype))
+    def loss_of(self, levels: NDArray[np.int64], step: float, start: int, bits: float) -> Loss:
+        """Measure what rounding to these levels (N,) lost, from element `start` on, against the latents before it."""
+        before = values_of(self.latents.detach().reshape(-1)[start : start + levels.size]) * step
+        after = values_of(rounded_to(reconstruct(levels, step, None), self.spec.dtype))
         return Loss(ordered_sum((after - before) ** 2), ordered_sum(before * before), bits)

@@ -5,8 +5,6 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from fewbits.coder.table import COST_ONE
-
 _LN2 = math.log(2)
 # The slope of a uniform quantiser at high rate: a bit more divides step^2 / 12 by four, so it is worth ln2 / 6 step^2.
 _BIT_WORTH = _LN2 / 6
@@ -86,14 +84,14 @@ def round_levels(scaled: NDArray[np.float64]) -> NDArray[np.int64] | None:
 
 
 def rate_distortion_round(
-    scaled: NDArray[np.float64], levels: NDArray[np.int64], low: int, costs: NDArray[np.int64]
+    scaled: NDArray[np.float64], levels: NDArray[np.int64], low: int, costs: NDArray[np.float64]
 ) -> NDArray[np.int64]:
     """Move levels one towards zero where that saves more rate than it adds distortion (RDOQ).
 
     Args:
         scaled: values in units of the step, any shape.
         levels: their nearest levels, same shape.
-        low, costs: (n,) costs of the levels low, low + 1, … in 1/65536 bit; other levels are left alone.
+        low, costs: (n,) costs of the levels low, low + 1, … in bits; other levels are left alone.
 
     Returns:
         Levels, same shape.
@@ -104,7 +102,7 @@ def rate_distortion_round(
     below_zero = np.arange(costs.size) + low < 0
     saved[1:] = np.where(below_zero[1:], 0, costs[1:] - costs[:-1])
     saved[:-1] += np.where(below_zero[:-1], costs[:-1] - costs[1:], 0)
-    saved *= _BIT_WORTH / COST_ONE
+    saved *= _BIT_WORTH
     place = levels - low
     known = (place >= 0) & (place < costs.size)
     gain = saved[np.where(known, place, 0)]
@@ -133,4 +131,5 @@ def reconstruct(levels: NDArray[np.int64], step: float, centroids: tuple[int, in
         shifts = np.array([0, *centroids], np.float32) / np.float32(256)
         shift = shifts[np.minimum(np.abs(levels), 3)]
         values = np.where(levels < 0, values - shift, values + shift)
-    return values * np.float32(step)
+    with np.errstate(over="ignore", under="ignore"):  # what is not finite is the caller's to refuse
+        return values * np.float32(step)

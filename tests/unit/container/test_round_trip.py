@@ -298,8 +298,17 @@ def test_the_limit_bounds_all_decoded_bytes_and_the_error_says_how_to_raise_it()
     with pytest.raises(TooLarge, match="limit="):
         Reader(small_file(), limit=decoded - 1)
     with pytest.raises(TooLarge, match="--limit"):
-        Reader(build([chunk(spec("large", 2**28 + 1))]))
+        Reader(build([chunk(spec(f"large {i}", 2**24)) for i in range(17)]))
     assert EMBEDDING.num_bytes == 30
+
+
+def test_a_part_of_more_than_2_to_the_24_elements_is_refused_on_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
+    large = chunk(spec("large", 2**24 + 1))
+    with pytest.raises(InvalidArgument, match="'large'"):
+        build([large])
+    monkeypatch.setattr("fewbits.container.placement.MAX_PART_ELEMENTS", 2**25)
+    with pytest.raises(TooLarge, match="'large'"):
+        Reader(build([large]))
 
 
 def test_a_file_that_cannot_be_read_is_an_invalid_argument(tmp_path: Path) -> None:
