@@ -34,16 +34,10 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.ArgumentParser, arg
     """Read the command line; a wrong one exits with code 2."""
     parser = argparse.ArgumentParser(prog="bench/run.py", description="Run one benchmark case of fewbits.")
     parser.add_argument("case", nargs="?", choices=cases.NAMES, metavar="CASE", help="one of --list")
-    parser.add_argument(
-        "--rivals", default="", metavar="a,b", help="also run these rivals; 'all' for every one"
-    )
+    parser.add_argument("--rivals", default="", metavar="a,b", help="also run these rivals; 'all' for every one")
     parser.add_argument("--rivals-only", action="store_true", help="leave out fewbits itself")
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="append the rows to FILE, one JSON object a line"
-    )
-    parser.add_argument(
-        "--list", action="store_true", help="list cases and rivals, and whether these can run"
-    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="append the rows to FILE, one JSON object a line")
+    parser.add_argument("--list", action="store_true", help="list cases and rivals, and whether these can run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--symbols", type=int, default=DEFAULT_SYMBOLS, metavar="N", help="case coder: length of a stream"
@@ -187,9 +181,7 @@ def shown(value: object) -> str:
 def verdict(row: Row) -> str:
     """Return the figures of a row, the missed ones in red."""
     lines = [
-        f"[red]missed: {escape(str(figure))}[/]"
-        if figure in row.missed
-        else f"[green]{escape(str(figure))}[/]"
+        f"[red]missed: {escape(str(figure))}[/]" if figure in row.missed else f"[green]{escape(str(figure))}[/]"
         for figure in row.asked
     ]
     return "\n".join(lines)

@@ -27,9 +27,7 @@ def write_data(path: Path) -> None:
     source = load_scikit_digits()
     test = np.zeros(len(source.target), dtype=bool)
     test[np.random.default_rng(SEED).permutation(len(test))[:NUM_TEST]] = True
-    np.savez_compressed(
-        path, images=source.images.astype(np.uint8), labels=source.target.astype(np.uint8), test=test
-    )
+    np.savez_compressed(path, images=source.images.astype(np.uint8), labels=source.target.astype(np.uint8), test=test)
 
 
 def train() -> DigitsNetwork:
@@ -57,6 +55,4 @@ if __name__ == "__main__":
     for name, digits in zip(("train", "test"), load_digits(), strict=True):
         print(f"{name} accuracy {accuracy(network, digits):.4f}")
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    save_file(
-        tensors, FOLDER / "digits_network.safetensors", metadata={"trained_by": "recipes/digits_network.py"}
-    )
+    save_file(tensors, FOLDER / "digits_network.safetensors", metadata={"trained_by": "recipes/digits_network.py"})

@@ -104,9 +104,7 @@ def _command_row(verb: str, path: Path) -> Row:
 
 def _run(arguments: list[str]) -> str:
     """Run this Python with arguments; return what it wrote to standard error."""
-    done = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, env=os.environ | _found()
-    )
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=os.environ | _found())
     if done.returncode != 0:
         raise RuntimeError(f"fewbits {arguments[-2]} ended with exit code {done.returncode}.")
     return done.stderr

@@ -20,9 +20,7 @@ class Block(nn.Module):
         self.padding = (out_channels - in_channels) // 2  # zero channels on either side
 
     def forward(self, x: Tensor) -> Tensor:
-        shortcut = nn.functional.pad(
-            x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, *[self.padding] * 2)
-        )
+        shortcut = nn.functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, *[self.padding] * 2))
         y = torch.relu(self.bn1(self.conv1(x)))
         return torch.relu(self.bn2(self.conv2(y)) + shortcut)
 

@@ -46,9 +46,7 @@ class Nncodec:
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "source.safetensors"
             save_file(coded, source)
-            answer = self._run(
-                "encode", str(source), str(path.absolute()), str(self.qp), str(int(self.opt_qp))
-            )
+            answer = self._run("encode", str(source), str(path.absolute()), str(self.qp), str(int(self.opt_qp)))
         self.own_seconds = answer["seconds"]
 
     def decode(self, path: Path) -> dict[str, np.ndarray]:

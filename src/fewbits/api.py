@@ -67,8 +67,8 @@ def compress(
     start = time.monotonic()
     forced_isa()
     target = _one_target(budget, bits, lossless)
-    if not 0 <= seed < 1 << 64:
-        raise InvalidArgument(f"the seed must be from 0 to 2^64 - 1, not {seed}.")
+    if not isinstance(seed, int) or not 0 <= seed < 1 << 64:
+        raise InvalidArgument(f"the seed must be a whole number from 0 to 2^64 - 1, not {seed!r}.")
     check_target(path)
     checkpoint = read_checkpoint(source)
     if bare:
@@ -117,8 +117,8 @@ def _one_target(budget: int | str | None, bits: float | None, lossless: bool) ->
         raise InvalidArgument("say how small: give one of budget=, bits= and lossless=True.")
     if budget is not None:
         return float(parse_size(budget))
-    if bits is not None and not 0 < bits < float("inf"):
-        raise InvalidArgument(f"bits must be above 0, not {bits}.")
+    if bits is not None and (not isinstance(bits, int | float) or not 0 < bits < float("inf")):
+        raise InvalidArgument(f"bits must be a finite number above 0, not {bits!r}.")
     return bits
 
 

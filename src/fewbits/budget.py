@@ -3,6 +3,8 @@
 import math
 import re
 from collections.abc import Callable
+from decimal import Decimal
+from operator import index
 from typing import Generic, NamedTuple, TypeVar
 
 from fewbits.errors import InvalidArgument
@@ -10,7 +12,7 @@ from fewbits.errors import InvalidArgument
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _GRID = 256  # rate weights are 2^(k / 256): a grid fine enough for 0.1 % of size, and the same on every machine
 _LOWEST, _HIGHEST = -60 * _GRID, 60 * _GRID
-_ATTEMPTS = 8
+_ATTEMPTS = 10
 _CLOSE = 0.9965  # a file of at least this share of its target is not searched further
 _AIM = 0.9985  # the share aimed at, so that a small miss still fits
 
@@ -27,11 +29,14 @@ def parse_size(size: int | str) -> int:
         match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([a-zA-Z]*)\s*", size)
         if match is None or match[2].upper() not in _UNITS:
             raise InvalidArgument(f"{size!r} is not a size; write bytes, or a number and kB, MB or GB.")
-        num_bytes = int(float(match[1]) * _UNITS[match[2].upper()])
+        num_bytes = int(Decimal(match[1]) * _UNITS[match[2].upper()])  # a float would make 8.2MB a byte less
     else:
-        num_bytes = int(size)
-    if num_bytes <= 0:
-        raise InvalidArgument(f"a size must be above 0, not {size!r}.")
+        try:
+            num_bytes = index(size)
+        except TypeError as error:
+            raise InvalidArgument(f"{size!r} is not a size; write a whole number of bytes, or text.") from error
+    if num_bytes <= 0 or isinstance(size, bool):
+        raise InvalidArgument(f"a size must be a number of bytes above 0, not {size!r}.")
     return num_bytes
 
 
@@ -61,25 +66,32 @@ def meet(
         InvalidArgument: even the highest rate weight does not fit.
     """
     best: Trial[Result] | None = None
-    over, under = _LOWEST, _HIGHEST  # grid points known, or taken, to be too large and to fit
-    ratio, last = 1.0, -1.0
+    over, under = _LOWEST - 1, _HIGHEST + 1  # every grid point left lies strictly between them
+    tried: dict[int, tuple[float, float]] = {}  # by grid point: the expected and the real size
+    last, last_point = -1.0, over
+
+    def predicted(point: int) -> float:
+        return _corrected(expected(2.0 ** (point / _GRID)), tried.get(over), tried.get(under))
+
     for _ in range(_ATTEMPTS):
-        aim = target * _AIM / ratio
-        point = _first_fit(lambda k, aim=aim: expected(2.0 ** (k / _GRID)) <= aim, over, under)
+        point = _first_fit(lambda k: predicted(k) <= target * _AIM, over, under)
+        if point == under:  # by the prediction nothing left fits; it may be wrong, but then it is of no more help
+            point = _HIGHEST if under > _HIGHEST else (over + under) // 2
         rate_weight = 2.0 ** (point / _GRID)
         size, result = encode(rate_weight)
+        tried[point] = expected(rate_weight), size
         if size <= target:
             under = point
             if best is None or size > best.size:
                 best = Trial(rate_weight, size, result)
-            if size >= target * _CLOSE:
+            # Close enough; or finer than before and no larger: all there is has been kept.
+            if size >= target * _CLOSE or (size == last and point < last_point):
                 break
         else:
             over = point
-        if under - over <= 1 or point in (_LOWEST, _HIGHEST) or size == last:
+        if under - over <= 1:
             break
-        last = size
-        ratio = size / expected(rate_weight)
+        last, last_point = size, point
     if best is None:
         rate_weight = 2.0 ** (_HIGHEST / _GRID)
         size, result = encode(rate_weight)
@@ -96,8 +108,17 @@ def _round_up(size: float) -> float:
     return math.ceil(size) if size >= 100 else math.ceil(size * 10_000) / 10_000
 
 
+def _corrected(expected: float, over: tuple[float, float] | None, under: tuple[float, float] | None) -> float:
+    """Predict a real size from an expected one and what is known at the ends, (expected, real): on a line through both."""
+    if over is not None and under is not None and over[0] != under[0]:
+        share = (expected - under[0]) / (over[0] - under[0])
+        return under[1] + share * (over[1] - under[1])
+    known = over or under or (1.0, 1.0)
+    return expected * known[1] / max(known[0], 1e-9)
+
+
 def _first_fit(fits: Callable[[int], bool], low: int, high: int) -> int:
-    """The least grid point strictly between `low` and `high` that fits, by bisection; else the nearest below `high`."""
+    """The least grid point strictly between `low` and `high` that fits, by bisection; `high` if none does."""
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if fits(middle) else (middle, high)

@@ -179,9 +179,7 @@ def fact_grid(facts: Sequence[tuple[str, str]]) -> "RenderableType":
     return grid
 
 
-def table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()
-) -> "RenderableType":
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> "RenderableType":
     """Return a rich table; columns in `right` are flush right."""
     from rich import box
     from rich.markup import escape

@@ -157,6 +157,8 @@ def _read_folder(folder: Path) -> Checkpoint:
     index = indices[0]
     try:
         shard_of = json.loads(index.read_text("utf-8"))["weight_map"]
+        if not all(isinstance(shard, str) for shard in shard_of.values()):
+            raise TypeError("a shard is not named by text")
         shards = sorted(set(shard_of.values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidArgument(f"{str(index)!r} is not a safetensors index.") from error

@@ -12,6 +12,7 @@ from fewbits.errors import InvalidArgument
 
 _WORDS = {1: np.dtype("u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8"), 16: np.dtype("<u8")}
 LOSSY_DTYPES = ("float32", "float16", "bfloat16", "float64")
+LARGEST = 3e38  # greatest magnitude of a lossily coded value: reconstruction is in float32 and must not overflow
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -58,6 +59,20 @@ def from_bits(bits: NDArray[np.unsignedinteger], dtype: str, shape: tuple[int, .
 def values_of(tensor: Tensor) -> NDArray[np.float64]:
     """Return a float tensor's values, row-major: (N,) float64, exact."""
     return tensor.detach().cpu().reshape(-1).to(torch.float64).numpy()
+
+
+def lossy_values(spec: TensorSpec, tensor: Tensor) -> tuple[NDArray[np.float64] | None, str]:
+    """The values of a tensor that can be coded lossily, (N,) float64; else None, and why it is kept exactly."""
+    if not spec.dtype.startswith(("float", "bfloat")) or not spec.num_elements:
+        return None, ""
+    if spec.dtype not in LOSSY_DTYPES:
+        return None, f"kept exactly: {spec.dtype} is not coded lossily"
+    values = values_of(tensor)
+    if not np.isfinite(values).all():
+        return None, "kept exactly: it holds NaN or Inf"
+    if float(np.abs(values).max()) > LARGEST:
+        return None, "kept exactly: it is out of float32's range"
+    return values, ""
 
 
 def rounded_to(values: NDArray[np.float32], dtype: str) -> Tensor:

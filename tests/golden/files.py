@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fewbits.container.format import TensorEntry
-from fewbits.tensors import bits_of
+from fewbits.tensors import bits_of, dtype_name
 
 FOLDER = Path(__file__).resolve().parent / "files"
 
@@ -48,12 +48,8 @@ def golden_paths() -> list[Path]:
 
 def described(tensor: Tensor) -> dict[str, Any]:
     """Dtype, shape and digest of a tensor as the JSON files have them."""
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    return {
-        "dtype": dtype,
-        "shape": list(tensor.shape),
-        "sha256": hashlib.sha256(bits_of(tensor).tobytes()).hexdigest(),
-    }
+    sha256 = hashlib.sha256(bits_of(tensor).tobytes()).hexdigest()
+    return {"dtype": dtype_name(tensor.dtype), "shape": list(tensor.shape), "sha256": sha256}
 
 
 def digest(array: np.ndarray[Any, Any]) -> str:

@@ -306,6 +306,7 @@ def parse_tensor(entry: Any, earlier: list[Tensor]) -> Tensor:
 
 WHOLE, TILE, GROUP = 0, 1, 2
 MOST_GROUPS = 4096
+MOST_PART_ELEMENTS = 1 << 24
 
 
 class Part(NamedTuple):
@@ -389,6 +390,8 @@ def claim(tensors: list[Tensor], parts: list[Part], num_methods: int) -> list[li
         start += elements
         tiled = tiled if start < total else -1
     require(tiled < 0 and not left, "a stored tensor is not claimed, or not to its end")
+    for held in pieces:
+        require(sum(piece.elements for piece in held) <= MOST_PART_ELEMENTS, "a part has too many elements", "TooLarge")
     return pieces
 
 

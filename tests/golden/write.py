@@ -1,7 +1,7 @@
 """Write the golden files of the present payload versions: `python -m tests.golden.write [ID …]`.
 
-Never run by a test. A file that is there already is left alone: goldens of released versions are not rewritten. Read the
-bytes of a new one against `docs/payload/<id>.md` before committing it.
+Never run by a test. A file that is there already is left alone: goldens of released versions are not rewritten. Read
+the bytes of a new one against `docs/payload/<id>.md` before committing it.
 """
 
 import json

@@ -13,9 +13,7 @@ from rich.console import Console
 from fewbits.report import SHOWN_TENSORS, Report, TensorReport, aligned
 
 
-def tensor(
-    name: str = "a", bits: float = 800.0, shape: tuple[int, ...] = (10, 20), **fields: object
-) -> TensorReport:
+def tensor(name: str = "a", bits: float = 800.0, shape: tuple[int, ...] = (10, 20), **fields: object) -> TensorReport:
     values = {"dtype": "float32", "method": "ecsq", "relative_error": 0.25, **fields}
     return TensorReport(name=name, shape=shape, size_bits=bits, **values)  # type: ignore[arg-type]
 

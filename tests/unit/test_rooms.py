@@ -42,7 +42,18 @@ BEFORE: dict[str, tuple[str, ...]] = {
     "__main__": ("cli",),
 }
 # With all that they load. A command that needs torch imports what needs it when it is called.
-WITHOUT_TORCH = ("__init__", "budget", "plan", "payload", "chunk", "container", "registry", "report", "cli.main", "__main__")
+WITHOUT_TORCH = (
+    "__init__",
+    "budget",
+    "plan",
+    "payload",
+    "chunk",
+    "container",
+    "registry",
+    "report",
+    "cli.main",
+    "__main__",
+)
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "misc", "common"}
 MOST_LINES = 400
 

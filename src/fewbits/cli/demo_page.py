@@ -61,10 +61,7 @@ def curve(result: DemoResult) -> str:
 
     def marks(method: str) -> list[Mark]:
         found = sorted((p for p in shown if p.method == method), key=lambda p: p.size)
-        return [
-            Mark(p.size, 100 * p.accuracy, p.setting, f"{name(p)}: {p.size:,} B, {p.accuracy:.1%}")
-            for p in found
-        ]
+        return [Mark(p.size, 100 * p.accuracy, p.setting, f"{name(p)}: {p.size:,} B, {p.accuracy:.1%}") for p in found]
 
     series = [Series(legend, marks(id), color, shape, id == "ecsq") for id, legend, color, shape in SERIES]
     for id, color in (("lossless", 2), ("original", 4)):

@@ -38,9 +38,7 @@ app = typer.Typer(
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 File = Annotated[Path, typer.Argument(help="A .fewbits file.")]
-Limit = Annotated[
-    str | None, typer.Option(help="Refuse a file whose decoded tensors take more than this, e.g. 2GB.")
-]
+Limit = Annotated[str | None, typer.Option(help="Refuse a file whose decoded tensors take more than this, e.g. 2GB.")]
 
 
 def limit_in_bytes(limit: str | None) -> int | None:
@@ -79,9 +77,7 @@ def command(
 
 @app.command(epilog=EXIT_CODES_HELP)
 def compress(
-    source: Annotated[
-        Path, typer.Argument(help="A .safetensors or .pt file, or a folder of shards with its index.")
-    ],
+    source: Annotated[Path, typer.Argument(help="A .safetensors or .pt file, or a folder of shards with its index.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .fewbits file to write.")],
     budget: Annotated[
         str | None, typer.Option(help="Size of the whole file, in bytes or as 8.6MB (MB = 10^6 B).")
@@ -153,9 +149,7 @@ def verify(file: File, limit: Limit = None) -> None:
 
 @app.command(epilog=EXIT_CODES_HELP)
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="The HTML report to write.")] = Path(
-        "fewbits-demo.html"
-    ),
+    out: Annotated[Path, typer.Option("--out", "-o", help="The HTML report to write.")] = Path("fewbits-demo.html"),
     as_json: AsJson = False,
 ) -> None:
     """Compress a small digit classifier to many sizes; print size against accuracy, write a page."""
@@ -192,9 +186,7 @@ def sentence_and_code(error: BaseException) -> tuple[str, int]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit the process with a documented code."""
     try:
-        code = app(
-            args=None if arguments is None else list(arguments), prog_name="fewbits", standalone_mode=False
-        )
+        code = app(args=None if arguments is None else list(arguments), prog_name="fewbits", standalone_mode=False)
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE) == "1":
             import traceback

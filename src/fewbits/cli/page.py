@@ -45,9 +45,7 @@ footer { margin-top: 44px; border-top: 1px solid var(--rule); padding-top: 14px;
 """.strip()
 
 
-def html_table(
-    caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int]
-) -> str:
+def html_table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
     """Return a table; cells are text, columns in `right` flush right, the caption is for screen readers."""
 
     def cells(tag: str, row: Sequence[str]) -> str:
@@ -64,9 +62,7 @@ def html_table(
 
 def key_numbers(numbers: Sequence[tuple[str, str]]) -> str:
     """Return a row of (number, what it is) tiles."""
-    tiles = "".join(
-        f"<div><b>{escape(number)}</b><span>{escape(what)}</span></div>" for number, what in numbers
-    )
+    tiles = "".join(f"<div><b>{escape(number)}</b><span>{escape(what)}</span></div>" for number, what in numbers)
     return f'<div class="numbers">{tiles}</div>'
 
 

@@ -43,8 +43,7 @@ class Bar(NamedTuple):
 def element(tag: str, content: str = "", **attributes: object) -> str:
     """Return one SVG element; `_` in attribute names becomes `-`, `class_` is `class`."""
     text = "".join(
-        f' {name.rstrip("_").replace("_", "-")}="{escape(_number(value))}"'
-        for name, value in attributes.items()
+        f' {name.rstrip("_").replace("_", "-")}="{escape(_number(value))}"' for name, value in attributes.items()
     )
     return f"<{tag}{text}>{content}</{tag}>" if content else f"<{tag}{text}/>"
 
@@ -94,9 +93,7 @@ def marker(shape: str, x: float, y: float, title: str, color: int) -> str:
     tooltip = element("title", escape(title))
     if shape == "circle":
         return element("circle", tooltip, cx=x, cy=y, r=5.5, class_=f"mark c{color}")
-    corners = (
-        ((0, -7), (7, 0), (0, 7), (-7, 0)) if shape == "diamond" else ((-5, -5), (5, -5), (5, 5), (-5, 5))
-    )
+    corners = ((0, -7), (7, 0), (0, 7), (-7, 0)) if shape == "diamond" else ((-5, -5), (5, -5), (5, 5), (-5, 5))
     points = " ".join(f"{x + dx:.2f},{y + dy:.2f}" for dx, dy in corners)
     return element("polygon", tooltip, points=points, class_=f"mark c{color}")
 
@@ -132,9 +129,7 @@ def _axes(frame: Frame, x_name: str, y_name: str) -> list[str]:
         x = frame.x(tick)
         parts.append(element("line", x1=x, x2=x, y1=frame.top, y2=frame.bottom, class_="grid"))
         parts.append(text(x, frame.bottom + 20, byte_text(tick), anchor="middle"))
-    parts.append(
-        text((frame.left + frame.right) / 2, frame.bottom + 44, x_name, anchor="middle", class_="axis")
-    )
+    parts.append(text((frame.left + frame.right) / 2, frame.bottom + 44, x_name, anchor="middle", class_="axis"))
     return parts
 
 
@@ -189,9 +184,7 @@ def point_chart(
                 continue
             below = one.labels_below
             side = 8 if below else -8
-            parts.append(
-                text(x + side, y + (17 if below else -8), mark.label, anchor="start" if below else "end")
-            )
+            parts.append(text(x + side, y + (17 if below else -8), mark.label, anchor="start" if below else "end"))
     return drawing(height, label, parts)
 
 
@@ -214,9 +207,7 @@ def bar_chart(bars: Sequence[Bar], *, label: str) -> str:
             width = length / longest * (right - left)
             tooltip = element("title", escape(f"{bar.name}, {name}: {length:,.0f} B"))
             color = names.index(name)
-            parts.append(
-                element("rect", tooltip, x=x, y=y, width=width, height=thickness, class_=f"bar c{color}")
-            )
+            parts.append(element("rect", tooltip, x=x, y=y, width=width, height=thickness, class_=f"bar c{color}"))
             x += width
         parts.append(text(x + 8, y + 16, bar.end, class_="axis"))
     return drawing(top + len(bars) * pitch, label, parts)

@@ -3,6 +3,7 @@
 Class indices, and everything of small parts, share one single-lane stream; the rest goes in 32-lane chunks.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewbits.coder.bits import EscapeReader, pack_escapes, raw_size, unpack_raw
-from fewbits.coder.chunks import all_tables, encode_chunks, symbol_bounds
+from fewbits.coder.chunks import CHUNK_BITS, all_tables, encode_chunks, symbol_bounds
 from fewbits.coder.integers import ArraySpec, CodedArray, IntegerModel, ModelSet, SymbolStream, merge, split
 from fewbits.coder.leb128 import read_uint, write_uint
 from fewbits.coder.rans import LANES, Groups, LaneDecoder, WideChunk, decode_wide, encode_lane
@@ -19,6 +20,18 @@ from fewbits.errors import Corrupt, InvalidArgument
 
 _MOST_SYMBOLS_PER_BYTE = 45_440  # WIRE: a symbol in chunks costs at least log2(8192 / 8191) bit
 _SLACK_BYTES = 64  # WIRE: what the lanes' states can hold without a word
+
+NARROW_BITS = 40  # of a body beyond its symbols: lengths, and what a lane's state holds in vain
+_WIDE_BITS = 93 * 8  # what a 32-lane chunk costs more
+# Below, 32 lanes would cost more than 0.6 % of the part, and mostly zeros in one lane are quick to decode.
+LEAST_WIDE_BITS = 1 << 17
+
+
+def framing_bits(bits: float) -> int:
+    """What a body costs beyond its symbols, of this many bits, if it is wide from LEAST_WIDE_BITS on."""
+    if bits < LEAST_WIDE_BITS:
+        return NARROW_BITS
+    return NARROW_BITS + math.ceil(bits / CHUNK_BITS) * _WIDE_BITS
 
 
 def encode_body(arrays: Sequence[CodedArray], *, wide: bool) -> bytes:

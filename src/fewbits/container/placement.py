@@ -59,7 +59,7 @@ def _check_coverage(placed: Sequence[Placed], tensors: Sequence[TensorEntry]) ->
         first, name = positions[0], chunk.tensors[0].name
         start, stop = chunk.span or (0, sum(spec.num_elements for spec in chunk.tensors))
         if stop - start > MAX_PART_ELEMENTS:
-            raise InvalidArgument(f"the chunk that starts with {name!r} has more than 2^24 elements: cut it into tiles.")
+            raise InvalidArgument(f"the chunk that starts with {name!r} has more than 2^24 elements: cut it.")
         if any(after <= before for before, after in pairwise(positions)):
             raise InvalidArgument(
                 f"the chunk that starts with {name!r} has its tensors in another order than the file."

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewbits.chunk import Chunk, Loss, TensorSpec
-from fewbits.coder.body import decode_body, encode_body
+from fewbits.coder.body import LEAST_WIDE_BITS, decode_body, encode_body, framing_bits
 from fewbits.coder.integers import ArraySpec, CodedArray, IntegerModel
 from fewbits.coder.table import COST_ONE
 from fewbits.errors import Corrupt
@@ -35,7 +35,7 @@ from fewbits.quantize.rounding import (
     round_levels,
 )
 from fewbits.quantize.survey import MagnitudeSurvey
-from fewbits.tensors import LOSSY_DTYPES, bits_of, rounded_to, spec_of, values_of
+from fewbits.tensors import LOSSY_DTYPES, bits_of, lossy_values, rounded_to, spec_of, values_of
 
 _CENTROIDS = 1  # WIRE: bit of the flags byte
 _LEAST_ROW = 32  # elements of a row below which classes of rows are not tried
@@ -108,7 +108,7 @@ class Ecsq(Method):
         magnitudes: list[tuple[MagnitudeSurvey, float | None]] = []
         exact_bits = 0.0
         for name, tensor in source.tensors.items():
-            values = _lossy_values(spec_of(name, tensor), tensor)[0]
+            values = lossy_values(spec_of(name, tensor), tensor)[0]
             if values is None:
                 exact_bits += code_bits(bits_of(tensor), spec_of(name, tensor)).bits
             else:
@@ -132,7 +132,7 @@ class Ecsq(Method):
         exact: list[tuple[TensorSpec, Tensor, str]] = []
         for spec in unit:
             tensor = source.tensors[spec.name]
-            values, note = _lossy_values(spec, tensor)
+            values, note = lossy_values(spec, tensor)
             item: Coded | None = None
             if values is not None:
                 step = _step_of(spec, values, source, rate_weight)
@@ -148,7 +148,7 @@ class Ecsq(Method):
 
     def _encode_alone(self, spec: TensorSpec, source: Source, rate_weight: float, seed: int) -> Iterator[Chunk]:
         tensor = source.tensors[spec.name]
-        values, note = _lossy_values(spec, tensor)
+        values, note = lossy_values(spec, tensor)
         if values is None:
             yield from self._lossless.encode_unit([(spec, tensor, note)], seed)
             return
@@ -160,7 +160,9 @@ class Ecsq(Method):
             if item is None:  # one tile that must be exact makes its tensor exact: a tensor has one fidelity
                 yield from self._lossless.encode_unit([(spec, tensor, note)], seed)
                 return
-            chunks.append(self._chunk([spec], [item], seed, wide=True, span=span if len(spans) > 1 else None))
+            wide = item.loss.bits >= LEAST_WIDE_BITS
+            item = item._replace(loss=item.loss._replace(bits=item.loss.bits + framing_bits(item.loss.bits)))
+            chunks.append(self._chunk([spec], [item], seed, wide=wide, span=span if len(spans) > 1 else None))
         yield from chunks
 
     def _chunk(
@@ -273,22 +275,8 @@ def _step_of(spec: TensorSpec, values: NDArray[np.float64], source: Source, rate
     return equal_slope_step(energy_at_stake(values), values.size, rate_weight, source.rate_divisor, sensitivity)
 
 
-def _lossy_values(spec: TensorSpec, tensor: Tensor) -> tuple[NDArray[np.float64] | None, str]:
-    """The values of a tensor that can be coded lossily, (N,) float64; else None, and why it is kept exactly."""
-    if not spec.dtype.startswith(("float", "bfloat")) or not spec.num_elements:
-        return None, ""
-    if spec.dtype not in LOSSY_DTYPES:
-        return None, f"kept exactly: {spec.dtype} is not coded lossily"
-    values = values_of(tensor)
-    if not np.isfinite(values).all():
-        return None, "kept exactly: it holds NaN or Inf"
-    if float(np.abs(values).max()) > 3e38:
-        return None, "kept exactly: it is out of float32's range"
-    return values, ""
-
-
 def _level_costs(model: IntegerModel) -> tuple[int, NDArray[np.float64]] | None:
-    """First level, and costs in bits, of the levels that a table codes; None at high rate, where rounding is as good."""
+    """First level, and costs in bits, of the levels a table codes; None at high rate, where rounding is as good."""
     if model.table is None or model.shift:
         return None
     return model.table.low + model.centre, model.table.costs / COST_ONE

@@ -17,28 +17,24 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewbits.chunk import Chunk, Loss, TensorSpec
-from fewbits.coder.body import decode_body, encode_body
+from fewbits.coder.body import LEAST_WIDE_BITS, NARROW_BITS, decode_body, encode_body, framing_bits
 from fewbits.coder.integers import ArraySpec
 from fewbits.errors import Corrupt, InvalidArgument
 from fewbits.method import MethodConfig, Reconstruction, Representation, Source, Survey, TrainableMethod
 from fewbits.methods.lossless import Lossless, code_bits
 from fewbits.models.descriptions import read_models
 from fewbits.nn.latent_tensor import (
-    LARGEST,
-    LEAST_WIDE_BITS,
-    NARROW_BITS,
     SIDE_BITS,
     Coded,
     LatentTensor,
     code_levels,
-    framing_bits,
     spans_of,
 )
 from fewbits.payload import check_version, element_ranges, read_step
 from fewbits.plan import SMALL, group_small, is_group
 from fewbits.quantize.rounding import energy_at_stake, equal_slope_step, reconstruct
 from fewbits.quantize.survey import MagnitudeSurvey
-from fewbits.tensors import LOSSY_DTYPES, bits_of, from_bits, rounded_to, spec_of, values_of
+from fewbits.tensors import LOSSY_DTYPES, bits_of, from_bits, lossy_values, rounded_to, spec_of
 
 # The first step, at least, in units of the tensor's greatest magnitude: keeps latents exact and levels in reach.
 _FINEST = 2.0**-20
@@ -81,9 +77,9 @@ class EprRepresentation(Representation):
         self.tensors = nn.ModuleList()
         for spec in self._specs:
             tensor = source.tensors[spec.name].detach()
-            note = _exact_note(spec, tensor)
-            if note is None:
-                first_step = method.first_step(spec, values_of(tensor), source, rate_weight)
+            values, note = lossy_values(spec, tensor)
+            if values is not None:
+                first_step = method.first_step(spec, values, source, rate_weight)
                 self.tensors.append(LatentTensor(spec, tensor, first_step))
             else:
                 # A copy by its bits: torch cannot copy every dtype without complaint.
@@ -214,8 +210,8 @@ class Epr(TrainableMethod):
         exact_bits = 0.0
         for name, tensor in source.tensors.items():
             spec = spec_of(name, tensor)
-            if _exact_note(spec, tensor) is None:
-                values = values_of(tensor)
+            values, _ = lossy_values(spec, tensor)
+            if values is not None:
                 survey = MagnitudeSurvey.of(values, energy_at_stake(values))
                 magnitudes.append((spec, survey, float(np.abs(values).max())))
             else:
@@ -257,16 +253,3 @@ class Epr(TrainableMethod):
                 raise Corrupt(f"tensor {spec.name!r} decodes to values that are not finite.")
             tensors[spec.name] = tensor
         return tensors
-
-
-def _exact_note(spec: TensorSpec, tensor: Tensor) -> str | None:
-    """None if a tensor can be coded lossily; else why it is kept exactly, empty where that needs no word."""
-    if not spec.dtype.startswith(("float", "bfloat")) or not spec.num_elements:
-        return ""
-    if spec.dtype not in LOSSY_DTYPES:
-        return f"kept exactly: {spec.dtype} is not coded lossily"
-    if not bool(tensor.isfinite().all()):
-        return "kept exactly: it holds NaN or Inf"
-    if float(tensor.detach().abs().max()) > LARGEST:
-        return "kept exactly: it is out of float32's range"
-    return None

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewbits.chunk import Loss, TensorSpec
-from fewbits.coder.chunks import CHUNK_BITS
+from fewbits.coder.body import framing_bits
 from fewbits.coder.integers import CodedArray
 from fewbits.errors import InvalidArgument
 from fewbits.models.descriptions import write_models
@@ -19,14 +19,9 @@ from fewbits.models.laplace import Laplace
 from fewbits.plan import SMALL, tiles
 from fewbits.quantize.noise import add_uniform_noise, straight_through_round
 from fewbits.quantize.rounding import ordered_sum, reconstruct
-from fewbits.tensors import rounded_to, values_of
+from fewbits.tensors import LARGEST, rounded_to, values_of
 
-LARGEST = 3e38  # greatest magnitude of a value, so that no product overflows float32
 SIDE_BITS = 48  # a tensor's step and model, about
-NARROW_BITS = 40  # of a body beyond its symbols: lengths, and what a lane's state holds in vain
-_WIDE_BITS = 93 * 8  # what a 32-lane chunk costs more
-# Below, 32 lanes would cost more than 0.6 % of the part, and mostly zeros in one lane are quick to decode.
-LEAST_WIDE_BITS = 1 << 17
 _MOST_LEVEL = 1 << 24  # integers up to here are exact in float32
 _LOG_STEP_REACH = 80.0  # NUMERICS: exp of it and of its negative are normal float32 numbers
 
@@ -49,13 +44,6 @@ def code_levels(levels: NDArray[np.int64], step: float) -> Coded:
 def spans_of(spec: TensorSpec) -> list[tuple[int, int]]:
     """The ranges of elements of a tensor that are coded apart."""
     return tiles(spec) if spec.num_elements >= SMALL else [(0, spec.num_elements)]
-
-
-def framing_bits(bits: float) -> int:
-    """What the body of a part costs beyond its symbols, of this many bits."""
-    if bits < LEAST_WIDE_BITS:
-        return NARROW_BITS
-    return NARROW_BITS + math.ceil(bits / CHUNK_BITS) * _WIDE_BITS
 
 
 class LatentTensor(nn.Module):

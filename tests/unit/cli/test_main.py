@@ -82,9 +82,7 @@ def file(tmp_path: Path) -> Path:
     spec = TensorSpec("layer.weight", "float32", (4, 8))
     chunk = Chunk("ecsq", 1, {}, 0, (spec,), b"payload")
     path = tmp_path / "m.fewbits"
-    write_file(
-        path, chunks=[chunk], tensors=[TensorEntry(spec)], seed=0, rate_weight=0.1, metadata={"a": "b"}
-    )
+    write_file(path, chunks=[chunk], tensors=[TensorEntry(spec)], seed=0, rate_weight=0.1, metadata={"a": "b"})
     return path
 
 
@@ -137,9 +135,7 @@ def test_decompress_parses_the_limit_and_says_what_it_wrote(api: Api, run: Run, 
     ("error", "expected"),
     [(InvalidArgument, 2), (Incompatible, 3), (Corrupt, 4), (Truncated, 5), (TooLarge, 6), (FewbitsError, 1)],
 )
-def test_each_error_has_its_code_and_one_line(
-    api: Api, run: Run, error: type[FewbitsError], expected: int
-) -> None:
+def test_each_error_has_its_code_and_one_line(api: Api, run: Run, error: type[FewbitsError], expected: int) -> None:
     api.error = error("tensor 'a' cannot\nbe read.")
     assert run("compress", "in.pt", "-o", "m.fewbits") == (
         expected,

@@ -30,9 +30,7 @@ def points(drawing: str) -> list[tuple[float, float]]:
 
 def chart(marks: list[Mark]) -> str:
     series = [Series("ecsq", marks, 0, "circle")]
-    return point_chart(
-        series, label="size & accuracy", x_name="size", y_name="accuracy", reference=(99.0, "original")
-    )
+    return point_chart(series, label="size & accuracy", x_name="size", y_name="accuracy", reference=(99.0, "original"))
 
 
 def test_point_chart_is_well_formed_and_labelled() -> None:
@@ -58,9 +56,7 @@ def test_point_chart_of_one_mark_or_a_flat_series_works() -> None:
 def test_bar_lengths_are_proportional_to_bytes() -> None:
     bars = [Bar("a", "400 B", [("w", 300), ("b", 100)]), Bar("b", "200 B", [("w", 150), ("b", 50)])]
     rects = [
-        r
-        for r in ElementTree.fromstring(bar_chart(bars, label="bytes")).iter("rect")
-        if r.find("title") is not None
+        r for r in ElementTree.fromstring(bar_chart(bars, label="bytes")).iter("rect") if r.find("title") is not None
     ]
     widths = [float(r.attrib["width"]) for r in rects]
     assert widths == pytest.approx([widths[1] * 3, widths[1], widths[1] * 1.5, widths[1] / 2], abs=0.05)

@@ -220,7 +220,7 @@ def test_source_is_untouched() -> None:
 
 def test_large_tensors_are_tiled_and_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fewbits.plan.TILE", 1 << 14)
-    monkeypatch.setattr("fewbits.nn.latent_tensor.LEAST_WIDE_BITS", 1 << 13)
+    monkeypatch.setattr("fewbits.coder.body.LEAST_WIDE_BITS", 1 << 13)
     monkeypatch.setattr("fewbits.methods.epr.LEAST_WIDE_BITS", 1 << 13)
     latents = represented(0.1).eval()
     draw = latents()

@@ -1,0 +1,87 @@
+"""The tables of `docs/format.md` and the payload pages, read and compared with the code and with the second decoder."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fewbits import errors
+from fewbits.chunk import DTYPES
+from fewbits.container import format as container_format
+from fewbits.registry import METHODS, method_class
+from tests.golden import independent_decoder
+
+
+@pytest.fixture(scope="module")
+def page(repository: Path) -> str:
+    return (repository / "docs" / "format.md").read_text("utf-8")
+
+
+def rows(text: str, heading: str) -> Iterator[list[str]]:
+    """The cells of the first table after a line that begins so."""
+    lines = iter(text[re.search(rf"^{re.escape(heading)}", text, re.MULTILINE).start() :].splitlines())
+    for line in lines:
+        if re.fullmatch(r"\|[-| ]+\|", line):
+            break
+    for line in lines:
+        if not line.startswith("|"):
+            return
+        yield [cell.strip().strip("`") for cell in line.strip("|").split("|")]
+
+
+def test_dtype_codes(page: str) -> None:
+    table = {}
+    for cells in rows(page, "| code | dtype |"):
+        table |= {int(code): name for code, name in zip(cells[::2], cells[1::2], strict=True) if code}
+    assert {code: name for code, name in table.items() if name != "reserved"} == {
+        dtype.code: name for name, dtype in DTYPES.items()
+    }
+    assert sorted(table) == list(range(len(table)))
+    second = ["reserved" if name == "-" else name for name in independent_decoder.DTYPES]
+    assert [table[code] for code in sorted(table)] == second
+
+
+def test_method_codes(page: str) -> None:
+    sentence = re.search(r"^Method codes: (.*?)\. ", page, re.MULTILINE | re.DOTALL)[1]
+    found = {id: int(code) for code, id in re.findall(r"(\d+) `(\w+)`", sentence)}
+    assert found == {id: code for id, (code, _, _) in METHODS.items()}
+    assert {code: id for id, code in found.items()} == independent_decoder.BARE_CODES
+
+
+@pytest.mark.parametrize("id", METHODS)
+def test_payload_versions(id: str, repository: Path) -> None:
+    version = method_class(id).payload_version
+    title = (repository / "docs" / "payload" / f"{id}.md").read_text("utf-8").splitlines()[0]
+    assert title == f"# Payload `{id}`, version {version}"
+    assert independent_decoder.VERSIONS[id] == version
+
+
+def test_format_versions(page: str) -> None:
+    versions = [int(cells[0]) for cells in rows(page, "## 11 Versions")]
+    assert versions == list(range(1, container_format.FORMAT + 1))
+    assert page.startswith(f"# The `.fewbits` file, format {container_format.FORMAT}\n")
+
+
+def test_magic_flags_and_caps(page: str) -> None:
+    fields = {cells[1]: cells[3] for cells in rows(page, "## 2 The file")}
+    magic = re.match(r"`([0-9A-F ]+)`", fields["magic"].replace("89 46 57 42", "`89 46 57 42`").replace("``", "`"))[1]
+    assert bytes.fromhex(magic) == container_format.MAGIC == independent_decoder.MAGIC
+    assert int(fields["format"]) == container_format.FORMAT
+    assert f"bit {container_format.FLAG_BARE.bit_length() - 1}: bare profile" in fields["flags"]
+    assert f"bit {container_format.FLAG_DEFLATED.bit_length() - 1}: the header is deflated" in fields["flags"]
+    superscripts = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
+    for field in ("header_size", "index_size"):
+        exponent = re.search(r"at most 2([⁰-⁹¹²³]+)", fields[field])[1].translate(superscripts)
+        assert 2 ** int(exponent) == container_format.SIZE_CAP
+
+
+def test_errors(page: str) -> None:
+    named = {cells[0] for cells in rows(page, "## 10 Errors and limits")}
+    ours = {name for name, value in vars(errors).items() if isinstance(value, type)}
+    assert named == ours - {"FewbitsError"}
+
+
+def test_every_payload_page_is_linked_from_the_format(page: str) -> None:
+    for id in METHODS:
+        assert f"payload/{id}.md" in page
