@@ -20,13 +20,13 @@ y = (x[:, 0] * x[:, 1] > 0).long()  # two of the twenty inputs matter: the other
 
 net = network()
 latents = fewbits.attach(net, fewbits.Epr(), rate_weight=0.1)
-optimizer = torch.optim.Adam(net.parameters(), lr=0.02)  # after attach, so that it holds the latents
-for step in range(600):
+optimizer = torch.optim.Adam(net.parameters(), lr=0.04)  # after attach, so that it holds the latents
+for step in range(300):
     loss = nn.functional.cross_entropy(net(x), y) + latents.rate_loss()
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    if step % 200 == 0:
+    if step % 100 == 0:
         print(f"step {step}: loss {loss.item():.3f}, {latents.bits().item():.0f} bits")
 
 with tempfile.TemporaryDirectory() as folder:

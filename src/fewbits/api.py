@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fewbits.archive import Archive, read_tensors
-from fewbits.budget import meet, parse_size
+from fewbits.budget import COARSEST, meet, parse_size
 from fewbits.chunk import Chunk
 from fewbits.coder.isa import forced_isa
 from fewbits.container.atomic import check_target, write_atomic
@@ -67,7 +67,7 @@ def compress(
     start = time.monotonic()
     forced_isa()
     target = _one_target(budget, bits, lossless)
-    if not isinstance(seed, int) or not 0 <= seed < 1 << 64:
+    if not isinstance(seed, int) or not 0 <= seed < 1 << 64:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidArgument(f"the seed must be a whole number from 0 to 2^64 - 1, not {seed!r}.")
     check_target(path)
     checkpoint = read_checkpoint(source)
@@ -99,9 +99,15 @@ def compress(
                 data = assembled(chunks, rate_weight)
                 return (len(data) if bits is None else lossy_rate(chunks)), (chunks, data)
 
-            unit = 8 if bits is None else given.rate_divisor
-            words = "bytes" if bits is None else "bits a weight"
-            trial = meet(target, lambda rate: sum(s.bits(rate) for s in surveys) / unit, measured, words)
+            def expected(rate_weight: float) -> float:
+                return sum(each.bits(rate_weight) for each in surveys)
+
+            if bits is None:
+                trial = meet(target, lambda rate: expected(rate) / 8, measured)
+            else:
+                exact = expected(COARSEST)  # of what is kept exactly, which `bits` does not count
+                weights = given.rate_divisor
+                trial = meet(target, lambda rate: (expected(rate) - exact) / weights, measured, "bits a weight")
             rate_weight, (chunks, data) = trial.rate_weight, trial.result
     size = write_atomic(path, [data])
     return report_of(os.fspath(path), size, checkpoint, chunks, rate_weight, time.monotonic() - start)
@@ -117,7 +123,9 @@ def _one_target(budget: int | str | None, bits: float | None, lossless: bool) ->
         raise InvalidArgument("say how small: give one of budget=, bits= and lossless=True.")
     if budget is not None:
         return float(parse_size(budget))
-    if bits is not None and (not isinstance(bits, int | float) or not 0 < bits < float("inf")):
+    if bits is None:
+        return None
+    if not isinstance(bits, int | float) or not 0 < bits < float("inf"):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidArgument(f"bits must be a finite number above 0, not {bits!r}.")
     return bits
 

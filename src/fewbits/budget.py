@@ -12,6 +12,7 @@ from fewbits.errors import InvalidArgument
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _GRID = 256  # rate weights are 2^(k / 256): a grid fine enough for 0.1 % of size, and the same on every machine
 _LOWEST, _HIGHEST = -60 * _GRID, 60 * _GRID
+COARSEST = 2.0 ** (_HIGHEST / _GRID)  # the highest rate weight tried
 _ATTEMPTS = 10
 _CLOSE = 0.9965  # a file of at least this share of its target is not searched further
 _AIM = 0.9985  # the share aimed at, so that a small miss still fits
@@ -67,11 +68,11 @@ def meet(
     """
     best: Trial[Result] | None = None
     over, under = _LOWEST - 1, _HIGHEST + 1  # every grid point left lies strictly between them
-    tried: dict[int, tuple[float, float]] = {}  # by grid point: the expected and the real size
+    ratios: dict[int, float] = {}  # real to expected size, at the points tried
     last, last_point = -1.0, over
 
     def predicted(point: int) -> float:
-        return _corrected(expected(2.0 ** (point / _GRID)), tried.get(over), tried.get(under))
+        return _interpolated(ratios, over, under, point) * expected(2.0 ** (point / _GRID))
 
     for _ in range(_ATTEMPTS):
         point = _first_fit(lambda k: predicted(k) <= target * _AIM, over, under)
@@ -79,7 +80,7 @@ def meet(
             point = _HIGHEST if under > _HIGHEST else (over + under) // 2
         rate_weight = 2.0 ** (point / _GRID)
         size, result = encode(rate_weight)
-        tried[point] = expected(rate_weight), size
+        ratios[point] = size / max(expected(rate_weight), 1e-9)
         if size <= target:
             under = point
             if best is None or size > best.size:
@@ -93,7 +94,7 @@ def meet(
             break
         last, last_point = size, point
     if best is None:
-        rate_weight = 2.0 ** (_HIGHEST / _GRID)
+        rate_weight = COARSEST
         size, result = encode(rate_weight)
         if size > target:
             raise InvalidArgument(
@@ -108,13 +109,12 @@ def _round_up(size: float) -> float:
     return math.ceil(size) if size >= 100 else math.ceil(size * 10_000) / 10_000
 
 
-def _corrected(expected: float, over: tuple[float, float] | None, under: tuple[float, float] | None) -> float:
-    """Predict a real size from an expected one and what is known at the ends, (expected, real): on a line through both."""
-    if over is not None and under is not None and over[0] != under[0]:
-        share = (expected - under[0]) / (over[0] - under[0])
-        return under[1] + share * (over[1] - under[1])
-    known = over or under or (1.0, 1.0)
-    return expected * known[1] / max(known[0], 1e-9)
+def _interpolated(ratios: dict[int, float], over: int, under: int, point: int) -> float:
+    """The ratio at a point: between those at `over` and `under`, or the one that is known, or 1."""
+    if over in ratios and under in ratios:
+        share = (point - over) / (under - over)
+        return ratios[over] * (1 - share) + ratios[under] * share
+    return ratios.get(over, ratios.get(under, 1.0))
 
 
 def _first_fit(fits: Callable[[int], bool], low: int, high: int) -> int:

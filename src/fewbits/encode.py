@@ -35,7 +35,7 @@ def executor_for(workers: int | Executor) -> Generator[Executor | None, None, No
     if isinstance(workers, Executor):
         yield workers
         return
-    if not isinstance(workers, int) or workers < 1:
+    if not isinstance(workers, int) or workers < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidArgument(f"workers must be a whole number of at least 1, or an executor, not {workers!r}.")
     if workers == 1:
         yield None

@@ -55,7 +55,8 @@ def encoded(
 
 
 def handmade_file(id: str) -> bytes:
-    chunks = handmade.chunks_of(id)
+    with mock.patch("fewbits.coder.chunks.CHUNK_BITS", 1 << 13):
+        chunks = handmade.chunks_of(id)
     return written(chunks, [TensorEntry(spec) for chunk in chunks for spec in chunk.tensors])
 
 

@@ -2,10 +2,12 @@
 
 import hashlib
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 import fewbits
+from fewbits.coder.rans import decode_wide
 from fewbits.registry import METHODS, method_class
 from tests.golden.files import FOLDER, Golden, described, digest, golden_paths
 from tests.golden.independent_decoder import decode_file
@@ -47,6 +49,14 @@ def test_the_second_decoder_gives_the_same_bytes(path: Path) -> None:
 def test_it_holds_the_method_and_version_of_its_name(path: Path) -> None:
     id, version, _ = path.stem.split("-", 2)
     assert (id, int(version)) in [(method.id, method.payload_version) for method in fewbits.info(path).methods]
+
+
+@pytest.mark.parametrize("id", METHODS)
+def test_some_golden_file_has_several_chunks_of_32_lanes_in_a_part(id: str) -> None:
+    path = next(path for path in PATHS if path.stem.startswith(f"{id}-") and path.stem.endswith("-models"))
+    with mock.patch("fewbits.coder.body.decode_wide", wraps=decode_wide) as spy:
+        fewbits.load(path)
+    assert max(len(call.args[0]) for call in spy.call_args_list) > 1
 
 
 def test_golden_files_are_small() -> None:

@@ -20,16 +20,23 @@ from tests.laws import same_bytes, sources
 # torch says so once whenever a complex32 tensor is made.
 pytestmark = pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
 
+# NumPy names its instruction sets one by one before 2.4, and by levels since; names it does not know are ignored.
+NO_VECTORS = "X86_V3 X86_V4 AVX512_ICL AVX512_SPR AVX2 FMA3 F16C AVX512F AVX512_SKX"
 ENVIRONMENTS = {
-    "one thread, scalar": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "FEWBITS_ISA": "scalar"},
-    "two threads, AVX2": {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", "FEWBITS_ISA": "avx2"},
-    "torch without vectors, AVX-512": {"ATEN_CPU_CAPABILITY": "default", "FEWBITS_ISA": "avx512"},
-    "torch with AVX2": {"ATEN_CPU_CAPABILITY": "avx2"},
-    # NumPy names its instruction sets one by one before 2.4, and by x86-64 levels since; unknown names are ignored.
-    "NumPy without vectors": {
-        "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR AVX2 FMA3 F16C AVX512F AVX512_SKX",
-        "PYTHONHASHSEED": "7",
+    "one thread, no vectors": {
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "ATEN_CPU_CAPABILITY": "default",
+        "FEWBITS_ISA": "scalar",
+        "NPY_DISABLE_CPU_FEATURES": NO_VECTORS,
     },
+    "two threads, AVX2": {
+        "OMP_NUM_THREADS": "2",
+        "MKL_NUM_THREADS": "2",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "FEWBITS_ISA": "avx2",
+    },
+    "AVX-512, another hash seed": {"FEWBITS_ISA": "avx512", "PYTHONHASHSEED": "7"},
 }
 
 

@@ -154,10 +154,10 @@ def code_bits(bits: NDArray[np.unsignedinteger], spec: TensorSpec, span: tuple[i
         nothing = CodedArray(np.zeros((1, 0), np.int64), models)
         return Coded(bytes([_INTEGERS]) + write_models(models), nothing, 0.0)
     matrix = bits.reshape(_rows(spec, span or (0, spec.num_elements)))
-    candidates = [_with_integers(matrix, spec)]
     if DTYPES[spec.dtype].mantissa:
-        candidates = [_with_floats(matrix, DTYPES[spec.dtype].mantissa)]
-    elif matrix.size > 1 and DTYPES[spec.dtype].itemsize > 1:
+        return _with_floats(matrix, DTYPES[spec.dtype].mantissa)
+    candidates = [_with_integers(matrix, spec)]
+    if matrix.size > 1 and DTYPES[spec.dtype].itemsize > 1:
         candidates.append(_with_differences(matrix, spec))
     return min(candidates, key=lambda coded: coded.bits)
 

@@ -17,6 +17,7 @@ from fewbits.models.histogram import histogram_table
 from fewbits.models.shipped import REACH, shipped_costs, shipped_table
 
 _BYTE = 8 * COST_ONE
+_HISTOGRAM_BYTES = 5  # what describing a histogram costs, at least, more than naming a shipped table
 _TAIL = 4096  # a shift lets its table reach all but 1 / 4096 of the values at either end, to begin with
 
 
@@ -127,8 +128,11 @@ def _with_tables(spectrum: Spectrum, shift: int, centre: int) -> list[IntegerMod
     # NUMERICS: what no table reaches counts as -31, near enough to choose a scale by.
     weighted = near.astype(np.float64)
     weighted[0] += outside
-    code = int(np.argmin(weighted @ shipped_costs()))
+    costs = weighted @ shipped_costs()
+    code = int(np.argmin(costs))
     models = [IntegerModel(shipped_table(code), shift, centre)]
+    if not outside and costs[code] <= _HISTOGRAM_BYTES * _BYTE:
+        return models  # of a few values no histogram can save what its description costs
     # A histogram may sit anywhere within reach of 2^15; values farther off are escapes wherever it sits.
     reach = (high > -(1 << 15)) & (high < 1 << 15)
     if reach.any():
