@@ -5,14 +5,14 @@ import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from fewbits.archive import Archive, read_tensors
-from fewbits.budget import COARSEST, meet, parse_size
+from fewbits.budget import COARSEST, Trial, meet, parse_size
 from fewbits.chunk import Chunk
 from fewbits.coder.isa import forced_isa
 from fewbits.container.atomic import check_target, write_atomic
@@ -77,40 +77,71 @@ def compress(
     if unknown:
         raise InvalidArgument(f"statistics are given for {unknown[0]!r}, which the source does not have.")
     given = Source(checkpoint.stored, checkpoint.module, statistics or {})
-
-    def assembled(chunks: list[Chunk], rate_weight: float | None) -> bytes:
-        metadata = None if bare else checkpoint.metadata
-        entries = checkpoint.entries
-        return file_bytes(
-            chunks=chunks, tensors=entries, seed=seed, rate_weight=rate_weight, metadata=metadata, bare=bare
-        )
-
     with executor_for(workers) as executor:
+        job = _Job(checkpoint, given, seed, bare, executor, progress)
         if target is None:
-            chunks = encode(Lossless(), given, rate_weight=0.0, seed=seed, executor=executor, progress=progress)
-            rate_weight, data = None, assembled(chunks, None)
+            rate_weight, encoded = None, job.encoded(Lossless(), None)
         else:
-            method: Method = Ecsq()
-            surveys = survey(method, given, executor, progress)
+            trial = job.within(target, per_weight=bits is not None)
+            rate_weight, encoded = trial.rate_weight, trial.result
+    size = write_atomic(path, [encoded.data])
+    return report_of(os.fspath(path), size, checkpoint, encoded.chunks, rate_weight, time.monotonic() - start)
 
-            def measured(rate_weight: float) -> tuple[float, tuple[list[Chunk], bytes]]:
-                options: dict[str, Any] = {"seed": seed, "executor": executor, "progress": progress}
-                chunks = encode(method, given, rate_weight=rate_weight, **options)
-                data = assembled(chunks, rate_weight)
-                return (len(data) if bits is None else lossy_rate(chunks)), (chunks, data)
 
-            def expected(rate_weight: float) -> float:
-                return sum(each.bits(rate_weight) for each in surveys)
+class _Encoded(NamedTuple):
+    """A source's chunks, and the file they make."""
 
-            if bits is None:
-                trial = meet(target, lambda rate: expected(rate) / 8, measured)
-            else:
-                exact = expected(COARSEST)  # of what is kept exactly, which `bits` does not count
-                weights = given.rate_divisor
-                trial = meet(target, lambda rate: (expected(rate) - exact) / weights, measured, "bits a weight")
-            rate_weight, (chunks, data) = trial.rate_weight, trial.result
-    size = write_atomic(path, [data])
-    return report_of(os.fspath(path), size, checkpoint, chunks, rate_weight, time.monotonic() - start)
+    chunks: list[Chunk]
+    data: bytes
+
+
+class _Job(NamedTuple):
+    """What one call of `compress` encodes, maybe several times, and how."""
+
+    checkpoint: Checkpoint
+    source: Source
+    seed: int
+    bare: bool
+    executor: Executor | None
+    progress: Progress | None
+
+    def encoded(self, method: Method, rate_weight: float | None) -> _Encoded:
+        """Encode at a rate weight (None where it has no effect) and put the file together."""
+        chunks = encode(
+            method,
+            self.source,
+            rate_weight=rate_weight or 0.0,
+            seed=self.seed,
+            executor=self.executor,
+            progress=self.progress,
+        )
+        data = file_bytes(
+            chunks=chunks,
+            tensors=self.checkpoint.entries,
+            seed=self.seed,
+            rate_weight=rate_weight,
+            metadata=None if self.bare else self.checkpoint.metadata,
+            bare=self.bare,
+        )
+        return _Encoded(chunks, data)
+
+    def within(self, target: float, *, per_weight: bool) -> Trial[_Encoded]:
+        """Find the best file of at most `target` bytes or, with `per_weight`, payload bits a lossily coded weight."""
+        method = Ecsq()
+        surveys = survey(method, self.source, self.executor, self.progress)
+
+        def expected(rate_weight: float) -> float:
+            return sum(each.bits(rate_weight) for each in surveys)
+
+        def measured(rate_weight: float) -> tuple[float, _Encoded]:
+            encoded = self.encoded(method, rate_weight)
+            return (lossy_rate(encoded.chunks) if per_weight else len(encoded.data)), encoded
+
+        if not per_weight:
+            return meet(target, lambda rate: expected(rate) / 8, measured)
+        exact = expected(COARSEST)  # of what is kept exactly, which a rate does not count
+        weights = self.source.rate_divisor
+        return meet(target, lambda rate: (expected(rate) - exact) / weights, measured, "bits a weight")
 
 
 def _one_target(budget: int | str | None, bits: float | None, lossless: bool) -> float | None:
