@@ -305,7 +305,7 @@ def parse_tensor(entry: Any, earlier: list[Tensor]) -> Tensor:
 # ---- 4 The index -------------------------------------------------------------------------------------------
 
 WHOLE, TILE, GROUP = 0, 1, 2
-MOST_GROUPS = 4096
+MOST_GROUPS = 1024
 MOST_PART_ELEMENTS = 1 << 24
 
 

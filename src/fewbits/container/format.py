@@ -22,7 +22,7 @@ PRELUDE_SIZE_MAX = len(MAGIC) + 2 + 3 * MAX_BYTES
 
 MAX_BYTES_OF_TENSOR = (1 << 63) - 1  # empty dimensions counted as 1: what 64-bit strides in bytes can hold
 MAX_DIMENSIONS = 64  # NumPy's own bound
-MAX_GROUPS = 4096  # each looks at all tensors that are left
+MAX_GROUPS = 1024  # each looks at all tensors that are left
 MAX_PART_ELEMENTS = 1 << 24  # bounds the memory that decoding one part takes
 MAX_HEADER_ITEMS = 1 << 21  # CBOR items: a header of 64 KiB, deflated, could else take gigabytes once parsed
 

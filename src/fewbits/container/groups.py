@@ -1,10 +1,8 @@
 """Which tensors a group holds, in a few bytes however many they are (`docs/format.md`, section 4)."""
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 from fewbits.coder.leb128 import read_uint, write_uint
 from fewbits.container.format import TensorEntry
@@ -60,34 +58,28 @@ def bound_log2_of(num_elements: int) -> int:
 class Unclaimed:
     """The stored tensors that no group of the index has claimed so far.
 
-    Invariant: `_positions` and `_elements` are of the same tensors, in the file's order.
+    Plain lists: importing NumPy would take longer than all else that `fewbits info` does.
     """
 
     def __init__(self, tensors: Sequence[TensorEntry]) -> None:
         """Start with all stored tensors."""
-        stored = [position for position, entry in enumerate(tensors) if entry.target is None]
-        self._positions = np.array(stored, np.int64)
-        self._elements = np.array([tensors[position].spec.num_elements for position in stored], np.int64)
+        self._elements = {i: entry.spec.num_elements for i, entry in enumerate(tensors) if entry.target is None}
 
     @property
     def positions(self) -> list[int]:
         """Their positions in the file, ascending."""
-        return self._positions.tolist()
+        return list(self._elements)
 
     def claim(self, selection: Selection) -> tuple[int, ...] | None:
         """Claim what a selection takes; return its positions, or None if it takes nothing or what is not there."""
         candidates = self._candidates(selection.bound_log2)
-        end = sum(skip + take for skip, take in selection.runs)
-        if end > candidates.size or not candidates.size:
+        if not candidates or sum(skip + take for skip, take in selection.runs) > len(candidates):
             return None
-        taken = candidates
-        if selection.runs:
-            kept = np.zeros(candidates.size, np.bool_)
-            at = 0
-            for skip, take in selection.runs:
-                kept[at + skip : at + skip + take] = True
-                at += skip + take
-            taken = candidates[kept]
+        taken: list[int] = []
+        at = 0
+        for skip, take in selection.runs or ((0, len(candidates)),):
+            taken += candidates[at + skip : at + skip + take]
+            at += skip + take
         return self._remove(taken)
 
     def select(self, members: Sequence[int]) -> Selection:
@@ -95,30 +87,30 @@ class Unclaimed:
 
         Tried are no bound and the smallest that lets all members be candidates.
         """
-        taken = np.searchsorted(self._positions, np.array(members, np.int64))
-        bound = bound_log2_of(int(self._elements[taken].max()))
-        selections = [self._runs(taken, bound_log2) for bound_log2 in (0, bound)]
-        self._remove(taken)
+        bound = bound_log2_of(max(self._elements[position] for position in members))
+        selections = [self._runs(members, bound_log2) for bound_log2 in (0, bound)]
+        self._remove(members)
         return min(selections, key=lambda selection: len(write_selection(selection)))
 
-    def _candidates(self, bound_log2: int) -> NDArray[np.int64]:
-        """Indices into `_positions`."""
+    def _candidates(self, bound_log2: int) -> list[int]:
+        """Positions, ascending."""
         if bound_log2 == 0:
-            return np.arange(self._positions.size)
-        return np.flatnonzero(self._elements <= (1 << bound_log2) - 1)
+            return list(self._elements)
+        bound = 1 << bound_log2
+        return [position for position, num_elements in self._elements.items() if num_elements < bound]
 
-    def _runs(self, taken: NDArray[np.int64], bound_log2: int) -> Selection:
+    def _runs(self, members: Sequence[int], bound_log2: int) -> Selection:
         candidates = self._candidates(bound_log2)
-        if candidates.size == taken.size:
+        if len(candidates) == len(members):
             return Selection(bound_log2, ())
-        rank = np.searchsorted(candidates, taken)
-        first = np.flatnonzero(np.diff(rank, prepend=-2) != 1)  # of each run, in `rank`
-        take = np.diff(first, append=rank.size)
-        skip = np.diff(rank[first], prepend=0) - np.concatenate([[0], take[:-1]])
-        return Selection(bound_log2, tuple(zip(skip.tolist(), take.tolist(), strict=True)))
+        wanted = set(members)
+        lengths = [(taken, len(list(run))) for taken, run in groupby(candidates, wanted.__contains__)]
+        if lengths[0][0]:
+            lengths.insert(0, (False, 0))
+        skips, takes = (length for _, length in lengths[0::2]), (length for _, length in lengths[1::2])
+        return Selection(bound_log2, tuple(zip(skips, takes, strict=False)))  # what is skipped at the end is no run
 
-    def _remove(self, taken: NDArray[np.int64]) -> tuple[int, ...]:
-        positions = tuple(self._positions[taken].tolist())
-        self._positions = np.delete(self._positions, taken)
-        self._elements = np.delete(self._elements, taken)
-        return positions
+    def _remove(self, taken: Sequence[int]) -> tuple[int, ...]:
+        for position in taken:
+            del self._elements[position]
+        return tuple(taken)
