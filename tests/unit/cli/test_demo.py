@@ -1,6 +1,7 @@
 """The demo: its data, its page, and one whole run."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,7 @@ def test_demo_runs_offline_and_the_trained_method_wins(
     from fewbits.cli.main import main
 
     monkeypatch.chdir(tmp_path)
+    start = time.process_time()
     with pytest.raises(SystemExit) as stop:
         main(["demo", "--json"])
     assert not stop.value.code
@@ -86,6 +88,7 @@ def test_demo_runs_offline_and_the_trained_method_wins(
     good = [p for p in coded if p["accuracy"] >= original["accuracy"] - 0.01]
     smallest = min(good, key=lambda p: p["size"])
     assert smallest["method"] == "epr"
-    assert values["seconds"] < 60
+    # Asked are 60 s on two idle cores; processor time says so whatever else the machine does.
+    assert time.process_time() - start < 60
     assert (tmp_path / "fewbits-demo.html").stat().st_size > 10_000
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fewbits-demo.html"]
