@@ -60,6 +60,11 @@ def handmade_file(id: str) -> bytes:
     return written(chunks, [TensorEntry(spec) for chunk in chunks for spec in chunk.tensors])
 
 
+def masks_file() -> bytes:
+    chunks = handmade.mask_chunks()
+    return written(chunks, [TensorEntry(spec) for chunk in chunks for spec in chunk.tensors])
+
+
 def shared_tensors() -> dict[str, Tensor]:
     """Ties, equal copies, views of one memory, empty and 0-dimensional tensors, names in any script."""
     rng = sources.generator(31)
@@ -129,7 +134,11 @@ def cases_of(id: str) -> dict[str, Callable[[], Case]]:
         "models": lambda: Case(handmade_file(id)),
         "bare": lambda: bare(id, rate),
     }
-    if id != "lossless":
+    if id == "lossless":
+        few_rows = {key: tensor[:36] for key, tensor in sources.sparse().items()}
+        cases["sparse"] = lambda: Case(encoded(id, few_rows, rate))
+        cases["masks"] = lambda: Case(masks_file())
+    else:
         cases["coarse"] = lambda: Case(encoded(id, sources.network(), 100 * rate))
         cases["fine"] = lambda: Case(encoded(id, {"weight": sources.numbers()["weight"]}, 1e-9))
     return cases

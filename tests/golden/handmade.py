@@ -1,5 +1,6 @@
 """Payloads with chosen integer models: what an encoder may write, though this one seldom or never does."""
 
+import itertools
 import struct
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from fewbits.chunk import Chunk, TensorSpec
 from fewbits.coder.body import encode_body
 from fewbits.coder.integers import CodedArray, IntegerModel, ModelSet
+from fewbits.coder.leb128 import write_uint
 from fewbits.coder.table import Table
 from fewbits.models.descriptions import write_models
 from fewbits.models.shipped import shipped_table
@@ -122,4 +124,38 @@ def chunks_of(id: str) -> list[Chunk]:
         far = [IntegerModel(None, 63, -(2**62)), IntegerModel(shipped_table(30), 40, -(2**63))]
         extreme = [CodedArray(integers_of(model, 50, rng)[None], ModelSet((model,))) for model in far]
         chunks.append(chunk_of(id, extreme, "int64", wide=False, prefix="extreme "))
+    return chunks
+
+
+def mask_chunks() -> list[Chunk]:
+    """Sparse tensors of `lossless`: masks of every kind, all zeros and none among them, and what follows them."""
+    rng = np.random.default_rng(SEED + 2)
+    halves = ModelSet((IntegerModel(Table(0, (7000, 1192), 0)),))
+    by_density = (IntegerModel(Table(0, (8000, 192), 0)), IntegerModel(None, 0, 0), IntegerModel(None, 1, 0))
+    rows = ModelSet(by_density, IntegerModel(Table(0, (4000, 2000, 2192), 0)))
+    of_rows = np.tile([0, 1, 2], 15)
+    by_row = (rng.random((45, 40)) < np.array([0.1, 0.0, 0.5])[of_rows, None]).astype(np.int64)
+    masks = {
+        "rows": CodedArray(by_row, rows, of_rows),
+        "one row": CodedArray((rng.random((45, 40)) < 0.3).astype(np.int64), halves),
+        "all zero": CodedArray(np.zeros((3, 50), np.int64), ModelSet((IntegerModel(None, 0, 0),))),
+        "all zero, with symbols": CodedArray(np.zeros((3, 50), np.int64), halves),
+        "no zero": CodedArray(np.ones((3, 50), np.int64), ModelSet((IntegerModel(None, 0, 1),))),
+        "empty": CodedArray(np.zeros((0, 0), np.int64), halves),
+    }
+    rests = [IntegerModel(ESCAPING_TABLE, 20, -(1 << 19)), IntegerModel(None, 13, 0), IntegerModel(shipped_table(40))]
+    chunks: list[Chunk] = []
+    for number, (transform, dtype) in enumerate(((4, "float32"), (5, "int64"), (4, "bfloat16"), (5, "float64"))):
+        specs: list[TensorSpec] = []
+        arrays: list[CodedArray] = []
+        payload = b""
+        for (name, mask), index in itertools.product(masks.items(), range(3)):
+            model = IntegerModel(None, 15, index) if transform == 4 else rests[index]
+            rest = integers_of(model, int(mask.values.sum()), rng) if mask.values.any() else np.zeros(0, np.int64)
+            specs.append(TensorSpec(f"{dtype}, {name}, {index}", dtype, mask.values.shape))
+            arrays += [mask, CodedArray(rest[None], ModelSet((model,)))]
+            payload += bytes([transform]) + write_models(mask.models) + write_uint(rest.size)
+            payload += write_models(ModelSet((model,))) + (bytes([index % 2]) if transform == 4 else b"")
+        payload += encode_body(arrays, wide=number % 2 == 1)
+        chunks.append(Chunk("lossless", 1, {}, SEED, tuple(specs), payload))
     return chunks

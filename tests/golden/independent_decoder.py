@@ -734,9 +734,9 @@ class Escapes:
 # ---- Payloads (docs/payload/) ------------------------------------------------------------------------------
 
 
-# Reads a description: the array to be decoded, and what turns its integers into the bits of the real numbers,
+# Reads a description: the arrays to be decoded, and what turns their integers into the bits of the real numbers,
 # unsigned integers of their width.
-Described = tuple[CodedArray, Callable[[], Array]]
+Described = tuple[list[CodedArray], Callable[[], Array]]
 
 
 def array_rows(tensor: Tensor, piece: Piece) -> tuple[int, int]:
@@ -754,18 +754,36 @@ def decode_part(method: str, tensors: list[Tensor], pieces: list[Piece], payload
     c = Cursor(payload, "a payload")
     read = {"lossless": read_lossless, "ecsq": read_ecsq, "epr": read_epr}[method]
     described = [read(c, tensors[p.position], *array_rows(tensors[p.position], p)) for p in pieces]
-    decode_body(c, [array for array, _ in described])
+    decode_body(c, [array for arrays, _ in described for array in arrays])
     return [values() for _, values in described]
 
 
 def read_lossless(c: Cursor, tensor: Tensor, rows: int, columns: int) -> Described:
     transform = c.u8()
-    require(transform <= 3, f"transform {transform} does not exist")
-    require(transform <= 1 or tensor.dtype in FLOATS, f"{tensor.name} is not floating, but coded as if")
+    require(transform <= 5, f"transform {transform} does not exist")
+    require(transform in (0, 1, 5) or tensor.dtype in FLOATS, f"{tensor.name} is not floating, but coded as if")
     array = read_model_set(c, rows, columns * tensor.reals)
-    drops = [c.u8() for _ in array.models] if transform >= 2 else []
+    mask = None
+    if transform >= 4:
+        mask, num_nonzero = array, c.uint()
+        require(num_nonzero <= rows * columns * tensor.reals, "more elements have mask 1 than there are")
+        array = read_model_set(c, 1, num_nonzero)
+        require(array.class_model is None, "the elements with mask 1 have more than one class")
+    drops = [c.u8() for _ in array.models] if transform in (2, 3, 4) else []
     require(max(drops, default=0) <= 63, "a drop is above 63")
-    return array, lambda: lossless_bits(tensor, array, transform, drops)
+    if mask is None:
+        return [array], lambda: lossless_bits(tensor, array, transform, drops)
+    like = {4: 2, 5: 0}[transform]
+    return [mask, array], lambda: sparse_bits(tensor, mask, lossless_bits(tensor, array, like, drops))
+
+
+def sparse_bits(tensor: Tensor, mask: CodedArray, rest: Array) -> Array:
+    """Zeros, with the bits of `rest` where the mask is 1."""
+    require(np.all(mask.q <= 1), f"the mask of {tensor.name} is not of zeros and ones")
+    require(np.count_nonzero(mask.q) == rest.size, f"the mask of {tensor.name} has another number of ones")
+    u = np.zeros(mask.q.size, rest.dtype)
+    u[mask.q == 1] = rest
+    return u
 
 
 def lossless_bits(tensor: Tensor, array: CodedArray, transform: int, drops: list[int]) -> Array:
@@ -799,14 +817,14 @@ def read_ecsq(c: Cursor, tensor: Tensor, rows: int, columns: int) -> Described:
     require(flags <= 1, "a reserved flag of ecsq is set")
     centroids = struct.unpack("<3b", c.take(3)) if flags else (0, 0, 0)
     array = read_model_set(c, rows, columns)
-    return array, lambda: quantised_bits(tensor, array, step, centroids)
+    return [array], lambda: quantised_bits(tensor, array, step, centroids)
 
 
 def read_epr(c: Cursor, tensor: Tensor, rows: int, columns: int) -> Described:
     step = read_step(c, tensor)
     array = read_model_set(c, rows, columns)
     require(array.class_model is None, "an epr array has more than one class")
-    return array, lambda: quantised_bits(tensor, array, step, (0, 0, 0))
+    return [array], lambda: quantised_bits(tensor, array, step, (0, 0, 0))
 
 
 def quantised_bits(tensor: Tensor, array: CodedArray, step: np.float32, centroids: tuple[int, ...]) -> Array:

@@ -88,8 +88,14 @@ def test_every_flipped_payload_bit_with_its_checksum_repaired_is_refused_or_well
     assert refused > 1000
 
 
-@pytest.mark.parametrize("case", ["models", "low-entropy", "network", "dtypes"])
-@pytest.mark.parametrize("id", METHODS)
+@pytest.mark.parametrize(
+    ("id", "case"),
+    [
+        *itertools.product(METHODS, ["models", "low-entropy", "network", "dtypes"]),
+        ("lossless", "sparse"),
+        ("lossless", "masks"),
+    ],
+)
 @pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
 def test_mutated_payloads_of_the_golden_files_are_refused_or_well_formed(id: str, case: str) -> None:
     path = next(path for path in golden_paths() if path.stem.startswith(f"{id}-") and path.stem.endswith(f"-{case}"))
@@ -156,6 +162,59 @@ def test_sizes_that_lie_are_refused_quickly_and_without_the_memory(id: str, what
     tracemalloc.start()
     try:
         assert decode_or_refuse(lying)
+        assert tracemalloc.get_traced_memory()[1] < MEMORY
+    finally:
+        tracemalloc.stop()
+
+
+def sparse(mask: bytes, num_nonzero: int, rest: bytes, body: bytes = EMPTY_BODY, transform: int = 5) -> bytes:
+    return bytes([transform]) + mask + write_uint(num_nonzero) + rest + body
+
+
+ONES = bytes([193, 0]) + write_sint(1)  # the mask of a tensor without zeros, and one raw bit for each of 16 elements:
+BITS = bytes([193, 1]) + write_sint(0)
+RAW_BITS = EMPTY_BODY + b"\x0f\xf0"
+
+SPARSE: dict[str, tuple[bytes, bool]] = {  # of 16 elements of int16; whether it is right
+    "no zero": (sparse(ONES, 16, ONES), True),
+    "all zero": (sparse(NO_TABLE, 0, ONES), True),
+    "all zero, with a table for none": (sparse(NO_TABLE, 0, SHIPPED), True),
+    "all zero, with a table for none, in lanes": (sparse(NO_TABLE, 0, SHIPPED, b"\1" + bytes(3)), True),
+    "half": (sparse(BITS, 8, ONES, RAW_BITS), True),
+    "fewer ones declared": (sparse(BITS, 7, ONES, RAW_BITS), False),
+    "more ones declared": (sparse(BITS, 9, ONES, RAW_BITS), False),
+    "none declared of all": (sparse(ONES, 0, ONES), False),
+    "all declared of none": (sparse(NO_TABLE, 16, ONES), False),
+    "more ones than elements": (sparse(ONES, 17, ONES), False),
+    "2^60 ones": (sparse(ONES, 2**60, ONES), False),
+    "a count that is not in its shortest form": (bytes([5]) + NO_TABLE + b"\x80\0" + ONES + EMPTY_BODY, False),
+    "no count": (bytes([5]) + ONES, False),
+    "a mask of twos": (sparse(bytes([193, 0]) + write_sint(2), 16, ONES), False),
+    "a mask of minus ones": (sparse(bytes([193, 0]) + write_sint(-1), 16, ONES), False),
+    "classes after the mask": (sparse(ONES, 16, bytes([195, 0]) + ONES + ONES + NO_TABLE), False),
+    "a chunk of symbols for none": (sparse(NO_TABLE, 0, SHIPPED, b"\1\0\0\1\1\0\0" + b"\0\0\1\0" * 32), False),
+    "floats": (sparse(ONES, 16, ONES + b"\0", transform=4), False),
+    "an unknown transform": (sparse(ONES, 16, ONES, transform=6), False),
+}
+
+
+@pytest.mark.parametrize("what", SPARSE)
+def test_a_sparse_tensor_is_refused_where_mask_and_count_disagree(what: str) -> None:
+    payload, right = SPARSE[what]
+    part = chunk("lossless", payload, TensorSpec("weight", "int16", (4, 4)))
+    if right:
+        assert not decode_or_refuse(part)
+        return
+    with pytest.raises(Corrupt):
+        decode([part])
+
+
+def test_a_sparse_tensor_of_too_many_symbols_is_refused_before_they_take_memory() -> None:
+    lying = chunk("lossless", sparse(ONES, HUGE.num_elements, SHIPPED), HUGE)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Corrupt, match="too short"):
+            decode([lying])
         assert tracemalloc.get_traced_memory()[1] < MEMORY
     finally:
         tracemalloc.stop()

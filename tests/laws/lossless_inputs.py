@@ -13,6 +13,7 @@ INPUTS = LawInputs(
         "views": sources.views,
         "large": sources.large,
         "tiled": sources.tiled,
+        "sparse": sources.sparse,
     },
     rate_weights=(0.0,),
 )

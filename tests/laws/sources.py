@@ -60,6 +60,30 @@ def tiled() -> dict[str, Tensor]:
     return {"matrix": normal(rng, 70, 1000, scale=0.1), "row": normal(rng, 70_001, dtype="float16")}
 
 
+def sparse() -> dict[str, Tensor]:
+    """Pruned tensors: rows of all densities, rows without any, negative zeros, NaN and infinities among the rest."""
+    rng = generator(8)
+    density = np.exp2(-rng.uniform(0, 9, (96, 1))) * (np.arange(96) % 7 > 0)[:, None]
+    weight = normal(rng, 96, 200) * torch.from_numpy(rng.random((96, 200)) < density)  # negative zeros where it drops
+    pruned = torch.where(torch.from_numpy(rng.random((96, 200)) < density), normal(rng, 96, 200), 0.0)
+    pruned[1, :4] = torch.tensor([float("nan"), -float("nan"), float("inf"), -0.0])
+    counts = torch.from_numpy(rng.integers(-(2**40), 2**40, (50, 60)) * (rng.random((50, 60)) < 0.03))
+    return {
+        "negative zeros": weight,
+        "pruned": pruned,
+        "positive": pruned.abs().to(torch.float16),
+        "narrow": pruned.to(torch.bfloat16).to(torch.float32),
+        "double": pruned.to(torch.float64),
+        "complex": torch.complex(pruned[:20], torch.zeros(20, 200)),
+        "large": torch.where(torch.from_numpy(rng.random((257, 260)) < 0.05), normal(rng, 257, 260), 0.0),
+        "counts": counts,
+        "flags": torch.from_numpy(rng.random((96, 200)) < density),
+        "one of many": torch.eye(64)[:1],
+        "quarter of zeros": torch.tensor([0, 3, -5, 7] * 16, dtype=torch.int32),
+        "just below": torch.tensor([0, 9, -8, 7] * 15 + [1, 0, 0], dtype=torch.int32),
+    }
+
+
 def every_dtype() -> dict[str, Tensor]:
     """All dtypes that a file can hold, filled with random bits."""
     rng = generator(4)

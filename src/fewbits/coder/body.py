@@ -47,8 +47,8 @@ def encode_body(arrays: Sequence[CodedArray], *, wide: bool) -> bytes:
     if num_symbols <= _most_symbols(len(body)):
         return body
     # A lane's symbols may cost nothing, as all of them in a table's first slots. The plans' pools of at most 2^20
-    # elements (twice as many symbols, where complex) are below the limit of an empty body, 2.9 million: only other
-    # callers get here.
+    # elements (twice as many symbols, where complex or sparse) are below the limit of an empty body, 2.9 million: only
+    # other callers and sparse complex tensors can get here.
     if wide:
         raise InvalidArgument("a part has more classes of rows coded for nothing than a reader would believe.")
     return encode_body(arrays, wide=True)

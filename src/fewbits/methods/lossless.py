@@ -2,7 +2,8 @@
 
 Floats are taken apart into sign and magnitude. The magnitude's high part (exponent, and as many mantissa bits as pay)
 is coded; the rest is nearly uniform and goes raw, without the trailing zero bits that rows of narrower precision have.
-Rows may form classes by scale and by trailing zeros. Integers are coded as they are or as differences.
+Rows may form classes by scale and by trailing zeros. Integers are coded as they are or as differences. Of a sparse
+tensor a mask is coded, whose rows may form classes by density, and then the elements that are not zero.
 Payload: docs/payload/lossless.md.
 """
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from fewbits.chunk import DTYPES, Chunk, Loss, TensorSpec
 from fewbits.coder.body import DecodedArray, decode_body, encode_body
 from fewbits.coder.integers import ArraySpec, CodedArray
+from fewbits.coder.leb128 import read_uint, write_uint
 from fewbits.errors import Corrupt
 from fewbits.method import Method, MethodConfig, Source, Survey
 from fewbits.models.descriptions import read_models, write_models
@@ -26,8 +28,11 @@ from fewbits.plan import SMALL, group_small, tile_rows, tiles
 from fewbits.tensors import bits_of, from_bits, spec_of
 
 # WIRE: transforms
-_INTEGERS, _DIFFERENCES, _SIGNED_FLOATS, _UNSIGNED_FLOATS = range(4)
+_INTEGERS, _DIFFERENCES, _SIGNED_FLOATS, _UNSIGNED_FLOATS, _SPARSE_FLOATS, _SPARSE_INTEGERS = range(6)
+_OF_NONZERO = {_SPARSE_FLOATS: _SIGNED_FLOATS, _SPARSE_INTEGERS: _INTEGERS}  # how the non-zero elements are coded
+_DROPPING = (_SIGNED_FLOATS, _UNSIGNED_FLOATS, _SPARSE_FLOATS)  # transforms of floats, which drop trailing zeros
 _LEAST_ROW = 32  # elements of a row below which classes of rows are not tried
+_LEAST_SPARSE = 64  # elements below which a mask is not tried
 
 
 @dataclass(frozen=True)
@@ -36,11 +41,19 @@ class LosslessConfig(MethodConfig):
 
 
 class Coded(NamedTuple):
-    """One tensor or tile ready to be written: its description, its integers and its expected bits."""
+    """One tensor or tile ready to be written: its description, its arrays of integers and its expected bits."""
 
     description: bytes
-    array: CodedArray
+    arrays: tuple[CodedArray, ...]
     bits: float
+
+
+class _Description(NamedTuple):
+    """What a decoder knows of one tensor or tile before the body."""
+
+    transform: int
+    arrays: tuple[ArraySpec, ...]  # sparse: the mask, then the elements that are not zero
+    drops: bytes
 
 
 @dataclass(frozen=True)
@@ -105,7 +118,7 @@ class Lossless(Method):
         span: tuple[int, int] | None = None,
     ) -> Chunk:
         description = b"".join(item.description for item in coded)
-        payload = description + encode_body([item.array for item in coded], wide=wide)
+        payload = description + encode_body([array for item in coded for array in item.arrays], wide=wide)
         config = self.config.to_json()
         losses = tuple(Loss(0.0, 0.0, item.bits, note) for item, note in zip(coded, notes, strict=True))
         return Chunk(self.id, self.payload_version, config, seed, tuple(specs), payload, span, losses)
@@ -114,27 +127,44 @@ class Lossless(Method):
         """Return the tensors' exact bits."""
         check_version(chunk, self.payload_version)
         position = 0
-        arrays: list[ArraySpec] = []
-        rules: list[tuple[int, bytes]] = []
+        descriptions: list[_Description] = []
         for spec, span in element_ranges(chunk):
-            transform, position = part_of(chunk.payload, position, 1)
-            most = _UNSIGNED_FLOATS if DTYPES[spec.dtype].mantissa else _DIFFERENCES
-            if transform[0] > most:
-                raise Corrupt(f"tensor {spec.name!r} of dtype {spec.dtype} cannot have this transform.")
-            models, position = read_models(chunk.payload, position)
-            drops = b""
-            if transform[0] >= _SIGNED_FLOATS:
-                drops, position = part_of(chunk.payload, position, len(models.models))
-            rules.append((transform[0], drops))
-            rows, row_length = _rows(spec, span)
-            if models.class_model is None:
-                rows, row_length = 1, rows * row_length
-            arrays.append(ArraySpec(rows, row_length, models))
-        decoded = decode_body(chunk.payload[position:], arrays)
+            description, position = _read_description(chunk.payload, position, spec, span)
+            descriptions.append(description)
+        arrays = [array for description in descriptions for array in description.arrays]
+        decoded = iter(decode_body(chunk.payload[position:], arrays))
         return {
-            spec.name: _tensor_of(integers, *rule, spec, span)
-            for integers, rule, (spec, span) in zip(decoded, rules, element_ranges(chunk), strict=True)
+            spec.name: _tensor_of([next(decoded) for _ in description.arrays], description, spec, span)
+            for description, (spec, span) in zip(descriptions, element_ranges(chunk), strict=True)
         }
+
+
+def _read_description(
+    payload: bytes, position: int, spec: TensorSpec, span: tuple[int, int]
+) -> tuple[_Description, int]:
+    """Read one tensor's description; returns it and the position after it."""
+    (transform,), position = part_of(payload, position, 1)
+    if transform > _SPARSE_INTEGERS or (transform in _DROPPING and not DTYPES[spec.dtype].mantissa):
+        raise Corrupt(f"tensor {spec.name!r} of dtype {spec.dtype} cannot have this transform.")
+    models, position = read_models(payload, position)
+    rows, row_length = _rows(spec, span)
+    if models.class_model is None:
+        rows, row_length = 1, rows * row_length
+    arrays = (ArraySpec(rows, row_length, models),)
+    if transform in _OF_NONZERO:
+        num_nonzero, position = read_uint(payload, position)
+        models, position = read_models(payload, position)
+        if num_nonzero > rows * row_length:
+            raise Corrupt(f"tensor {spec.name!r} has fewer elements than it declares not to be zero.")
+        if models.class_model is not None:
+            raise Corrupt(f"tensor {spec.name!r} has classes among the elements that are not zero.")
+        arrays += (ArraySpec(1, num_nonzero, models),)
+    drops = b""
+    if transform in _DROPPING:
+        drops, position = part_of(payload, position, len(models.models))
+        if max(drops) > 63:
+            raise Corrupt(f"tensor {spec.name!r} drops more than 63 bits.")
+    return _Description(transform, arrays, drops), position
 
 
 def _rows(spec: TensorSpec, span: tuple[int, int]) -> tuple[int, int]:
@@ -152,19 +182,52 @@ def code_bits(bits: NDArray[np.unsignedinteger], spec: TensorSpec, span: tuple[i
     if bits.size == 0:
         models = fit_values(np.zeros(1, np.int64)).models
         nothing = CodedArray(np.zeros((1, 0), np.int64), models)
-        return Coded(bytes([_INTEGERS]) + write_models(models), nothing, 0.0)
+        return Coded(bytes([_INTEGERS]) + write_models(models), (nothing,), 0.0)
     matrix = bits.reshape(_rows(spec, span or (0, spec.num_elements)))
     if DTYPES[spec.dtype].mantissa:
-        return _with_floats(matrix, DTYPES[spec.dtype].mantissa)
-    candidates = [_with_integers(matrix, spec)]
-    if matrix.size > 1 and DTYPES[spec.dtype].itemsize > 1:
-        candidates.append(_with_differences(matrix, spec))
+        candidates = [_with_floats(matrix, DTYPES[spec.dtype].mantissa)]
+    else:
+        candidates = [_with_integers(matrix, spec)]
+        if matrix.size > 1 and DTYPES[spec.dtype].itemsize > 1:
+            candidates.append(_with_differences(matrix, spec))
+    num_nonzero = int(np.count_nonzero(matrix))
+    if matrix.size >= _LEAST_SPARSE and 0 < 4 * num_nonzero <= 3 * matrix.size:
+        candidates += _with_mask(matrix, spec)
     return min(candidates, key=lambda coded: coded.bits)
 
 
 def _finish(transform: int, values: NDArray[np.int64], fit: Fit, drops: bytes = b"") -> Coded:
     description = bytes([transform]) + write_models(fit.models) + drops
-    return Coded(description, CodedArray(values, fit.models, fit.classes), fit.bits + 8 * (1 + len(drops)))
+    return Coded(description, (CodedArray(values, fit.models, fit.classes),), fit.bits + 8 * (1 + len(drops)))
+
+
+def _with_mask(matrix: NDArray[np.unsignedinteger], spec: TensorSpec) -> list[Coded]:
+    """Code which elements (R, n) are not zero, rows in classes by density where it pays, then those elements."""
+    mask = matrix != 0
+    integers = mask.astype(np.int64)
+    mask_fits = [fit_values(integers)]
+    if matrix.shape[0] > 1 and matrix.shape[1] >= _LEAST_ROW:
+        ones = np.count_nonzero(mask, axis=1)
+        rarer = np.minimum(ones, matrix.shape[1] - ones)
+        half_octave = np.frexp(rarer.astype(np.float64) ** 2)[1].astype(np.int64)
+        by_density = fit_rows(integers, np.where(ones == rarer, half_octave, 256 - half_octave))
+        mask_fits += [by_density] if by_density is not None else []
+    mask_fit = min(mask_fits, key=lambda fit: fit.cost)
+    head = write_models(mask_fit.models) + write_uint(int(np.count_nonzero(mask)))
+    mask_array = CodedArray(integers, mask_fit.models, mask_fit.classes)
+
+    def after_mask(transform: int, rest: Coded) -> Coded:
+        description = bytes([transform]) + head + rest.description[1:]
+        bits = mask_fit.bits + 8 * (len(head) - len(write_models(mask_fit.models))) + rest.bits
+        return Coded(description, (mask_array, *rest.arrays), bits)
+
+    nonzero, mantissa = matrix[mask][None], DTYPES[spec.dtype].mantissa
+    candidates: list[Coded] = []
+    if mantissa:
+        candidates.append(after_mask(_SPARSE_FLOATS, _with_floats(nonzero, mantissa, signed=True)))
+    if not mantissa or not (nonzero >> (8 * nonzero.itemsize - 1)).any():
+        candidates.append(after_mask(_SPARSE_INTEGERS, _with_integers(nonzero, spec)))
+    return candidates
 
 
 def _as_integers(matrix: NDArray[np.unsignedinteger], spec: TensorSpec) -> NDArray[np.int64]:
@@ -184,13 +247,17 @@ def _with_differences(matrix: NDArray[np.unsignedinteger], spec: TensorSpec) -> 
     return _finish(_DIFFERENCES, values, fit_values(values))
 
 
-def _with_floats(matrix: NDArray[np.unsignedinteger], mantissa: int) -> Coded:
-    """Code floats (R, n) as sign and magnitude; classes of rows by trailing zeros and by scale, where they pay."""
+def _with_floats(matrix: NDArray[np.unsignedinteger], mantissa: int, *, signed: bool = False) -> Coded:
+    """Code floats (R, n) as sign and magnitude; classes of rows by trailing zeros and by scale, where they pay.
+
+    Args:
+        signed: code the signs even if there are none.
+    """
     width = 8 * matrix.dtype.itemsize
     words = matrix.astype(np.uint64)
     sign = words >> np.uint64(width - 1)
     magnitude = words & np.uint64((1 << (width - 1)) - 1)
-    signed = bool(sign.any())
+    signed = signed or bool(sign.any())
     zeros = _trailing_zeros(np.bitwise_or.reduce(magnitude, axis=1))
     transform = _SIGNED_FLOATS if signed else _UNSIGNED_FLOATS
 
@@ -223,30 +290,42 @@ def _trailing_zeros(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return np.maximum(np.frexp(lowest.astype(np.float64))[1] - 1, 0).astype(np.uint64)
 
 
-def _tensor_of(decoded: DecodedArray, transform: int, drops: bytes, spec: TensorSpec, span: tuple[int, int]) -> Tensor:
+def _tensor_of(
+    decoded: Sequence[DecodedArray], description: _Description, spec: TensorSpec, span: tuple[int, int]
+) -> Tensor:
     """Rebuild the tensor, or the elements of a tile as one dimension, from its integers."""
     width = DTYPES[spec.dtype].itemsize * (4 if DTYPES[spec.dtype].kind == "complex" else 8)
-    word = np.dtype(f"<u{width // 8}")
-    values = decoded.values
-    if transform <= _DIFFERENCES:
-        flat = values.ravel() if transform == _INTEGERS else np.cumsum(values.ravel())
-        words = flat.view(np.uint64)
-    else:
-        words = values.view(np.uint64) ^ _top_bit(width)
-        sign = words & np.uint64(1)
-        signed = transform == _SIGNED_FLOATS
-        drop = np.frombuffer(drops, np.uint8).astype(np.uint64)[decoded.classes][:, None]
-        if (drop > 63).any():
-            raise Corrupt(f"tensor {spec.name!r} drops more than 63 bits.")
-        words = words >> np.uint64(signed)
-        limit = np.uint64((1 << (width - signed)) - 1) >> drop
-        if (words > limit).any():
-            raise Corrupt(f"tensor {spec.name!r} has an element too wide for its dtype.")
-        words = (words << drop).ravel()
-        if signed:
-            words |= sign.ravel() << np.uint64(width - 1)
-    elements = words.astype(word)
+    words = _words_of(decoded[-1], description, width, spec.name)
+    if description.transform in _OF_NONZERO:
+        mask = decoded[0].values.ravel()
+        if ((mask != 0) & (mask != 1)).any():
+            raise Corrupt(f"tensor {spec.name!r} has a mask that is not of zeros and ones.")
+        if np.count_nonzero(mask) != words.size:
+            raise Corrupt(f"tensor {spec.name!r} has another number of non-zero elements than it declares.")
+        nonzero, words = words, np.zeros(mask.size, np.uint64)
+        words[mask != 0] = nonzero
+    elements = words.astype(f"<u{width // 8}")
     if spec.dtype == "bool" and (elements > 1).any():
         raise Corrupt(f"tensor {spec.name!r} has an element that is not a bool.")
     shape = spec.shape if span == (0, spec.num_elements) else (span[1] - span[0],)
     return from_bits(elements, spec.dtype, shape)
+
+
+def _words_of(decoded: DecodedArray, description: _Description, width: int, name: str) -> NDArray[np.uint64]:
+    """Undo the transform of an array (R, n): the elements' bits u, (R * n,), modulo 2^width."""
+    transform = _OF_NONZERO.get(description.transform, description.transform)
+    if transform not in _DROPPING:
+        flat = decoded.values.ravel()
+        return (flat if transform == _INTEGERS else np.cumsum(flat)).view(np.uint64)
+    words = decoded.values.view(np.uint64) ^ _top_bit(width)
+    sign = words & np.uint64(1)
+    signed = transform == _SIGNED_FLOATS
+    drop = np.frombuffer(description.drops, np.uint8).astype(np.uint64)[decoded.classes][:, None]
+    words = words >> np.uint64(signed)
+    limit = np.uint64((1 << (width - signed)) - 1) >> drop
+    if (words > limit).any():
+        raise Corrupt(f"tensor {name!r} has an element too wide for its dtype.")
+    words = (words << drop).ravel()
+    if signed:
+        words |= sign.ravel() << np.uint64(width - 1)
+    return words
