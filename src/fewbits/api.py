@@ -54,7 +54,8 @@ def compress(
         budget: bytes of the whole file at most, or text such as "8.6MB" (10^6).
         bits: payload bits a lossily coded weight at most.
         lossless: keep every bit.
-        workers: processes, or an executor of your own; the file does not depend on it.
+        workers: processes, or an executor of your own; the file does not depend on it. Processes start fresh
+            interpreters: a script that asks for more than one needs its `if __name__ == "__main__"` guard.
         seed: of everything random; stored in the file.
         bare: write the bare profile: no names, shapes or records; loading needs the module.
         statistics: by tensor name, the loss added per unit of relative squared error, where it is known.

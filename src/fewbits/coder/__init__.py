@@ -1,0 +1,1 @@
+"""The entropy coder: symbols and integers to bytes and back, in integer arithmetic."""

@@ -1,0 +1,1 @@
+"""Encoding on many machines, training on many workers. Empty: one machine's workers are in `fewbits.encode`."""

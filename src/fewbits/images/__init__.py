@@ -1,0 +1,1 @@
+"""Universally quantised learned image codecs. Empty until the first one is built."""

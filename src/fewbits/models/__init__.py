@@ -1,0 +1,1 @@
+"""Entropy models; all end in integer tables."""

@@ -1,0 +1,1 @@
+"""What faces a PyTorch module: attaching a method to its weights."""

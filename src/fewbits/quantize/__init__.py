@@ -1,0 +1,1 @@
+"""Steps, rounding and reconstruction."""
