@@ -130,6 +130,15 @@ def run_demo(progress: Progress | None = None) -> DemoResult:
 
 def train_epr(digits: Digits, rate_weight: float, path: Path) -> None:
     """Train the network's latents from its trained weights against their own code length, and save."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # batches this small only make threads wait for each other
+    try:
+        _train_epr(digits, rate_weight, path)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train_epr(digits: Digits, rate_weight: float, path: Path) -> None:
     torch.manual_seed(SEED)
     network = trained_network().train()
     latents = api.attach(network, Epr(), rate_weight=rate_weight, seed=SEED)
