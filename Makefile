@@ -1,10 +1,19 @@
 PYTHON ?= python
 CASE ?= minilm
+BUILD ?= build/native
 
-.PHONY: dev check lint types test slow golden bench demo
+.PHONY: dev native check lint types test slow golden bench demo
 
-dev:  ## editable install with every tool, and the commit hooks
-	$(PYTHON) -m pip install -c constraints.txt -e '.[dev]' && pre-commit install
+dev:  ## editable install with every tool, the commit hooks, and the compiled core
+	$(PYTHON) -m pip install -c constraints.txt -e '.[dev,native]' && pre-commit install
+	$(MAKE) native
+
+native:  ## the compiled core beside the sources, as src/fewbits/_core*.so; only what changed is compiled again
+	cmake -S native -B $(BUILD) -DCMAKE_BUILD_TYPE=Release \
+	  -DPython_EXECUTABLE="$$($(PYTHON) -c 'import sys; print(sys.executable)')" \
+	  -Dnanobind_DIR="$$($(PYTHON) -m nanobind --cmake_dir)"
+	cmake --build $(BUILD) --config Release --parallel
+	cmake --install $(BUILD) --config Release --prefix src
 
 check: lint types test  ## what .ci/run checks, in the present environment
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from fewbits.archive import Archive, read_tensors
 from fewbits.budget import COARSEST, Trial, meet, parse_size
 from fewbits.chunk import Chunk
-from fewbits.coder.isa import forced_isa
 from fewbits.container.atomic import check_target, write_atomic
 from fewbits.container.format import TensorEntry
 from fewbits.container.inspect import info, verify
@@ -24,6 +23,7 @@ from fewbits.errors import InvalidArgument
 from fewbits.method import Method, Source
 from fewbits.methods.ecsq import Ecsq
 from fewbits.methods.lossless import Lossless
+from fewbits.native import check_environment
 from fewbits.nn.attach import attach, attached_of
 from fewbits.outcome import lossy_rate, report_of
 from fewbits.report import Report
@@ -39,7 +39,7 @@ def compress(
     budget: int | str | None = None,
     bits: float | None = None,
     lossless: bool = False,
-    workers: int | Executor = 1,
+    workers: int | Executor | None = None,
     seed: int = 0,
     bare: bool = False,
     statistics: Mapping[str, float] | None = None,
@@ -54,8 +54,9 @@ def compress(
         budget: bytes of the whole file at most, or text such as "8.6MB" (10^6).
         bits: payload bits a lossily coded weight at most.
         lossless: keep every bit.
-        workers: processes, or an executor of your own; the file does not depend on it. Processes start fresh
-            interpreters: a script that asks for more than one needs its `if __name__ == "__main__"` guard.
+        workers: threads, by default one a processor, or an executor of your own; the file does not depend on it.
+            Without the compiled core they are processes, by default one; these start fresh interpreters, so that a
+            script that asks for more needs its `if __name__ == "__main__"` guard.
         seed: of everything random; stored in the file.
         bare: write the bare profile: no names, shapes or records; loading needs the module.
         statistics: by tensor name, the loss added per unit of relative squared error, where it is known.
@@ -66,7 +67,7 @@ def compress(
         OSError: the system failed to write.
     """
     start = time.monotonic()
-    forced_isa()
+    check_environment()
     target = _one_target(budget, bits, lossless)
     if not isinstance(seed, int) or not 0 <= seed < 1 << 64:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidArgument(f"the seed must be a whole number from 0 to 2^64 - 1, not {seed!r}.")
@@ -215,7 +216,7 @@ def load(
         Corrupt, Truncated, Incompatible, TooLarge: as the file is.
         InvalidArgument: the path cannot be read, or `into` has other names or shapes.
     """
-    forced_isa()
+    check_environment()
     tensors = read_tensors(path, into=into, limit=limit)
     if into is not None:
         _check_keys(into, tensors)
@@ -260,7 +261,7 @@ def open(path: str | os.PathLike[str], *, limit: int | None = None) -> Archive:
     Raises:
         Corrupt, Truncated, Incompatible, TooLarge, InvalidArgument: as for `load`.
     """
-    forced_isa()
+    check_environment()
     return Archive(path, limit=limit)
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from fewbits.chunk import TensorSpec
 from fewbits.container.format import TensorEntry, fingerprint_of
 from fewbits.container.reader import Reader
-from fewbits.encode import decode
+from fewbits.encode import decode_parts
 from fewbits.errors import InvalidArgument
 from fewbits.sources import entries_of
 
@@ -56,7 +57,7 @@ class Archive(Mapping[str, Tensor]):
         target = self.entries[position].target
         stored = self.entries[position if target is None else target].spec.name
         parts = self._reader.parts_of(position)
-        return decode(self._reader.read_chunk(part) for part in parts)[stored]
+        return decode_parts([partial(self._reader.read_chunk, part) for part in parts])[stored]
 
     def __contains__(self, name: object) -> bool:
         return name in self._positions
@@ -103,7 +104,7 @@ def read_tensors(
 
 
 def _all_tensors(reader: Reader, entries: tuple[TensorEntry, ...]) -> dict[str, Tensor]:
-    decoded = decode(reader.read_chunk(part) for part in range(len(reader.parts)))
+    decoded = decode_parts([partial(reader.read_chunk, part) for part in range(len(reader.parts))])
     tensors: dict[str, Tensor] = {}
     for entry in entries:
         if entry.target is None:

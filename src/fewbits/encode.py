@@ -2,8 +2,10 @@
 
 import multiprocessing
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
+from threading import Lock
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -14,6 +16,7 @@ from torch import Tensor
 from fewbits.chunk import Chunk, TensorSpec
 from fewbits.errors import Corrupt, FewbitsError, InvalidArgument
 from fewbits.method import Method, Source, Survey
+from fewbits.native import core, num_threads
 from fewbits.registry import method_class
 from fewbits.tensors import bits_of, from_bits, spec_of
 
@@ -24,10 +27,12 @@ Result = TypeVar("Result")
 
 
 @contextmanager
-def executor_for(workers: int | Executor) -> Generator[Executor | None, None, None]:
-    """Give the executor to encode on: None for one worker, a process pool for more, or the caller's own.
+def executor_for(workers: int | Executor | None) -> Generator[Executor | None, None, None]:
+    """Give the executor to encode on: None for one worker, a pool for more, or the caller's own.
 
-    A process pool starts fresh interpreters, so a script that uses it needs its `if __name__ == "__main__"` guard.
+    With the compiled core the pool is of threads, and as many as `native.num_threads` says unless workers are given.
+    Without it one worker is the default, and a pool is of processes, which start fresh interpreters: a script that
+    asks for it needs its `if __name__ == "__main__"` guard.
 
     Raises:
         InvalidArgument: workers is below 1.
@@ -35,13 +40,19 @@ def executor_for(workers: int | Executor) -> Generator[Executor | None, None, No
     if isinstance(workers, Executor):
         yield workers
         return
+    compiled = core() is not None
+    if workers is None:
+        workers = num_threads() if compiled else 1
     if not isinstance(workers, int) or workers < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidArgument(f"workers must be a whole number of at least 1, or an executor, not {workers!r}.")
     if workers == 1:
         yield None
-        return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield pool
+    elif compiled:
+        with ThreadPoolExecutor(workers) as pool:
+            yield pool
+    else:
+        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+            yield pool
 
 
 def survey(method: Method, source: Source, executor: Executor | None, progress: Progress | None = None) -> list[Survey]:
@@ -126,25 +137,72 @@ def decode(chunks: Iterable[Chunk]) -> dict[str, Tensor]:
     """Decode chunks to tensors by name; the tiles of a tensor in any order.
 
     Raises:
+        Corrupt, Incompatible: as `decode_parts`.
+    """
+    return decode_parts([partial(_same, chunk) for chunk in chunks])
+
+
+def _same(chunk: Chunk) -> Chunk:
+    return chunk
+
+
+def decode_parts(reads: Sequence[Callable[[], Chunk]]) -> dict[str, Tensor]:
+    """Read parts and decode them to tensors by name; the tiles of a tensor in any order.
+
+    With the compiled core, parts are read, checked and decoded by as many threads as `native.num_threads` says; a
+    single one is decoded by all of them.
+
+    Args:
+        reads: for each part what reads it.
+
+    Raises:
         Corrupt, Incompatible: as the methods say; every other failure of a decoder becomes `Corrupt`.
     """
+    threads = num_threads() if core() is not None else 1
+    whole = _Tiled()
+
+    def decoded(read: Callable[[], Chunk]) -> Mapping[str, Tensor]:
+        chunk = read()
+        return _decode_chunk(chunk, whole.destination(chunk), threads if len(reads) == 1 else 1)
+
     tensors: dict[str, Tensor] = {}
-    for chunk in chunks:
-        for name, tensor in _decode_chunk(chunk).items():
-            if chunk.span is None:
-                tensors[name] = tensor
-                continue
-            spec = chunk.tensors[0]
-            if name not in tensors:
-                tensors[name] = torch.empty(spec.shape, dtype=getattr(torch, spec.dtype))
-            tensors[name].view(-1)[chunk.span[0] : chunk.span[1]] = tensor
-    return tensors
+    if min(threads, len(reads)) <= 1:
+        for part in map(decoded, reads):
+            tensors |= part
+    else:
+        with ThreadPoolExecutor(min(threads, len(reads))) as pool:
+            futures = [pool.submit(decoded, read) for read in reads]
+            try:
+                for future in futures:
+                    tensors |= future.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    return tensors | whole.tensors
 
 
-def _decode_chunk(chunk: Chunk) -> Mapping[str, Tensor]:
+class _Tiled:
+    """Tensors that come in tiles, each made when its first tile does; used by several threads."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self._lock = Lock()
+
+    def destination(self, chunk: Chunk) -> dict[str, Tensor] | None:
+        """Where a tile's elements go; None for a chunk of whole tensors."""
+        if chunk.span is None:
+            return None
+        spec = chunk.tensors[0]
+        with self._lock:
+            if spec.name not in self.tensors:
+                self.tensors[spec.name] = torch.empty(spec.shape, dtype=getattr(torch, spec.dtype))
+        return {spec.name: self.tensors[spec.name].view(-1)[chunk.span[0] : chunk.span[1]]}
+
+
+def _decode_chunk(chunk: Chunk, into: Mapping[str, Tensor] | None, num_threads: int) -> Mapping[str, Tensor]:
     method = method_class(chunk.method).from_config({})
     try:
-        return method.decode(chunk)
+        return method.decode(chunk, into=into, num_threads=num_threads)
     except FewbitsError as error:
         names = ", ".join(repr(spec.name) for spec in chunk.tensors[:1])
         if "tensor" in str(error):

@@ -117,8 +117,15 @@ class Method(ABC):
         """
 
     @abstractmethod
-    def decode(self, chunk: Chunk) -> Mapping[str, Tensor]:
+    def decode(
+        self, chunk: Chunk, *, into: Mapping[str, Tensor] | None = None, num_threads: int = 1
+    ) -> Mapping[str, Tensor]:
         """Return the chunk's tensors by name, on the CPU; for a tile, its elements as one dimension.
+
+        Args:
+            into: by name, contiguous tensors on the CPU to decode into, which are then those returned; of the dtype
+                and the number of elements that the chunk has. After an error they hold anything.
+            num_threads: that decoding this one chunk may use.
 
         Raises:
             Corrupt: the payload breaks a rule of its page in `docs/payload/`.

@@ -1,5 +1,7 @@
 """Torch tensors as NumPy arrays of bits or values, and back."""
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewbits.chunk import DTYPES, TensorSpec
+from fewbits.chunk import DTYPES, Chunk, TensorSpec
 from fewbits.errors import InvalidArgument
+from fewbits.quantize.weights import Weights
 
 _WORDS = {1: np.dtype("u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8"), 16: np.dtype("<u8")}
 LOSSY_DTYPES = ("float32", "float16", "bfloat16", "float64")
@@ -45,9 +48,10 @@ def bits_of(tensor: Tensor) -> NDArray[np.unsignedinteger]:
     """
     spec_dtype = DTYPES[dtype_name(tensor.dtype)]
     dense = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
-    octets = dense.view(torch.uint8).numpy()
     width = spec_dtype.itemsize // 2 if spec_dtype.kind == "complex" else spec_dtype.itemsize
-    return octets.view(_WORDS[width])
+    if not dense.numel():  # contiguous whatever its stride, which may be one that torch refuses to view
+        return np.zeros(0, _WORDS[width])
+    return dense.view(torch.uint8).numpy().view(_WORDS[width])
 
 
 def from_bits(bits: NDArray[np.unsignedinteger], dtype: str, shape: tuple[int, ...]) -> Tensor:
@@ -61,20 +65,40 @@ def values_of(tensor: Tensor) -> NDArray[np.float64]:
     return tensor.detach().cpu().reshape(-1).to(torch.float64).numpy()
 
 
-def lossy_values(spec: TensorSpec, tensor: Tensor) -> tuple[NDArray[np.float64] | None, str]:
-    """The values of a tensor that can be coded lossily, (N,) float64; else None, and why it is kept exactly."""
+def lossy_weights(spec: TensorSpec, tensor: Tensor) -> tuple[Weights | None, str]:
+    """The elements of a tensor that can be coded lossily; else None, and why it is kept exactly."""
     if not spec.dtype.startswith(("float", "bfloat")) or not spec.num_elements:
         return None, ""
     if spec.dtype not in LOSSY_DTYPES:
         return None, f"kept exactly: {spec.dtype} is not coded lossily"
-    values = values_of(tensor)
-    if not np.isfinite(values).all():
+    weights = Weights(bits_of(tensor), spec.dtype)
+    if math.isinf(weights.extent.greatest):
         return None, "kept exactly: it holds NaN or Inf"
-    if float(np.abs(values).max()) > LARGEST:
+    if weights.extent.greatest > LARGEST:
         return None, "kept exactly: it is out of float32's range"
-    return values, ""
+    return weights, ""
+
+
+def lossy_values(spec: TensorSpec, tensor: Tensor) -> tuple[NDArray[np.float64] | None, str]:
+    """The values of a tensor that can be coded lossily, (N,) float64; else None, and why it is kept exactly."""
+    weights, note = lossy_weights(spec, tensor)
+    return (None if weights is None else weights.values()), note
 
 
 def rounded_to(values: NDArray[np.float32], dtype: str) -> Tensor:
     """Convert float32 values to a tensor of one of the lossy dtypes, to nearest even."""
     return torch.from_numpy(values).to(getattr(torch, dtype))
+
+
+def destinations(chunk: Chunk, into: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    """Return the tensors that a chunk's elements are written to: those of `into`, new ones for the others.
+
+    Args:
+        into: by name, contiguous tensors on the CPU with as many elements as the chunk has of each.
+    """
+    tensors: dict[str, Tensor] = {}
+    for spec in chunk.tensors:
+        shape = spec.shape if chunk.span is None else (chunk.span[1] - chunk.span[0],)
+        given = (into or {}).get(spec.name)
+        tensors[spec.name] = torch.empty(shape, dtype=getattr(torch, spec.dtype)) if given is None else given
+    return tensors

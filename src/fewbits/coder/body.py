@@ -5,21 +5,24 @@ Class indices, and everything of small parts, share one single-lane stream; the 
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewbits.coder.bits import EscapeReader, pack_escapes, raw_size, unpack_raw
 from fewbits.coder.chunks import CHUNK_BITS, all_tables, encode_chunks, symbol_bounds
+from fewbits.coder.elements import DecodedArray, Elements, Integers
 from fewbits.coder.integers import ArraySpec, CodedArray, IntegerModel, ModelSet, SymbolStream, merge, split
 from fewbits.coder.leb128 import read_uint, write_uint
 from fewbits.coder.rans import LANES, Groups, LaneDecoder, WideChunk, decode_wide, encode_lane
 from fewbits.coder.table import Table
 from fewbits.errors import Corrupt, InvalidArgument
+from fewbits.native import core
 
 _MOST_SYMBOLS_PER_BYTE = 45_440  # WIRE: a symbol in chunks costs at least log2(8192 / 8191) bit
 _SLACK_BYTES = 64  # WIRE: what the lanes' states can hold without a word
+_TOO_SHORT = "a payload is too short for the symbols it declares."
+_MOST_WIDE_MODELS = 1 << 16  # WIRE: of all arrays of a body in chunks: decoders hold them all at a time
 
 NARROW_BITS = 40  # of a body beyond its symbols: lengths, and what a lane's state holds in vain
 _WIDE_BITS = 93 * 8  # what a 32-lane chunk costs more
@@ -60,6 +63,9 @@ def _most_symbols(body_size: int) -> int:
 
 def _encode(arrays: Sequence[CodedArray], wide: bool) -> tuple[bytes, int]:
     """Return a body and how many symbols it holds, class indices included."""
+    compiled = core()
+    if compiled is not None:
+        return compiled.encode_body(list(arrays), wide, 1)
     lane: list[tuple[Table, NDArray[np.uint8]]] = []
     lane_parts: list[SymbolStream] = []
     raw: list[bytes] = []
@@ -100,20 +106,50 @@ def _add_runs(lane: list[tuple[Table, NDArray[np.uint8]]], part: SymbolStream, m
         position += length
 
 
-class DecodedArray(NamedTuple):
-    """One array of a body: values (R, n) int64 and the rows' classes (R,) int64."""
-
-    values: NDArray[np.int64]
-    classes: NDArray[np.int64]
-
-
-def decode_body(data: bytes, specs: Sequence[ArraySpec]) -> list[DecodedArray]:
-    """Decode a body.
+def decode_body(data: bytes, specs: Sequence[ArraySpec]) -> list[NDArray[np.int64]]:
+    """Decode a body; returns each array's values, (R, n) int64.
 
     Raises:
         Corrupt: the body breaks a rule of docs/format.md, sections 8 to 10.
     """
-    return _BodyReader(data, specs).read()
+    values = [np.empty((spec.num_rows, spec.row_length), np.int64) for spec in specs]
+    decode_into(data, specs, [Integers(array) for array in values])
+    return values
+
+
+def check_size(data: bytes, specs: Sequence[ArraySpec]) -> None:
+    """Check that a body can hold the symbols of its arrays, as far as that shows before it is read.
+
+    For who takes memory for arrays before they are decoded.
+
+    Raises:
+        Corrupt: it cannot.
+    """
+    sizes = [
+        spec.num_rows * spec.row_length
+        for spec in specs
+        if spec.models.class_model is None and spec.models.models[0].table is not None
+    ]
+    if sum(sizes) > _most_symbols(len(data)):
+        raise Corrupt(_TOO_SHORT)
+
+
+def decode_into(data: bytes, specs: Sequence[ArraySpec], elements: Sequence[Elements], *, num_threads: int = 1) -> None:
+    """Decode a body to where its arrays' elements belong.
+
+    Args:
+        num_threads: that the compiled core may use for the chunks of this one body.
+
+    Raises:
+        Corrupt: the body breaks a rule of docs/format.md, sections 8 to 10, or an integer is none of an element.
+            The elements then hold anything.
+    """
+    compiled = core()
+    if compiled is not None:
+        compiled.decode_body(data, list(specs), [each.native(compiled.Output) for each in elements], num_threads)
+        return
+    for decoded, each in zip(_BodyReader(data, specs).read(), elements, strict=True):
+        each.write(decoded)
 
 
 class _BodyReader:
@@ -124,6 +160,8 @@ class _BodyReader:
         if not data or data[0] > 1:
             raise Corrupt("a body's layout is not known.")
         self._wide = data[0] == 1
+        if self._wide and sum(len(spec.models.models) for spec in specs) > _MOST_WIDE_MODELS:
+            raise Corrupt(f"a body in chunks has more than {_MOST_WIDE_MODELS} models.")
         self._symbols_left = _most_symbols(len(data))
         lane_size, position = read_uint(data, 1)
         lane_escape_size, position = read_uint(data, position)
@@ -173,7 +211,7 @@ class _BodyReader:
     def _spend(self, num_symbols: int) -> None:
         """Count symbols before they are decoded: a few bytes must not stand for any number of them."""
         if num_symbols > self._symbols_left:
-            raise Corrupt("a payload is too short for the symbols it declares.")
+            raise Corrupt(_TOO_SHORT)
         self._symbols_left -= num_symbols
 
     def _classes(self, spec: ArraySpec) -> NDArray[np.int64]:

@@ -6,8 +6,9 @@ and the loss record says why. Payload: docs/payload/ecsq.md. Method: docs/method
 """
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewbits.chunk import Chunk, Loss, TensorSpec
-from fewbits.coder.body import LEAST_WIDE_BITS, decode_body, encode_body, framing_bits
+from fewbits.coder.body import LEAST_WIDE_BITS, decode_into, encode_body, framing_bits
 from fewbits.coder.integers import ArraySpec, CodedArray, IntegerModel
 from fewbits.coder.table import COST_ONE
 from fewbits.errors import Corrupt
@@ -25,17 +26,11 @@ from fewbits.models.descriptions import read_models, write_models
 from fewbits.models.fit import Fit, fit_rows, fit_values
 from fewbits.payload import check_version, element_ranges, part_of, read_step
 from fewbits.plan import group_small, is_group, tile_rows, tiles
-from fewbits.quantize.rounding import (
-    centroids_of,
-    energy_at_stake,
-    equal_slope_step,
-    ordered_sum,
-    rate_distortion_round,
-    reconstruct,
-    round_levels,
-)
+from fewbits.quantize.elements import QuantisedElements
+from fewbits.quantize.rounding import Centroids, Gains, equal_slope_step, row_magnitudes
 from fewbits.quantize.survey import MagnitudeSurvey
-from fewbits.tensors import LOSSY_DTYPES, bits_of, lossy_values, rounded_to, spec_of, values_of
+from fewbits.quantize.weights import Scaled, Weights
+from fewbits.tensors import LOSSY_DTYPES, bits_of, destinations, lossy_weights, spec_of
 
 _CENTROIDS = 1  # WIRE: bit of the flags byte
 _LEAST_ROW = 32  # elements of a row below which classes of rows are not tried
@@ -108,12 +103,11 @@ class Ecsq(Method):
         magnitudes: list[tuple[MagnitudeSurvey, float | None]] = []
         exact_bits = 0.0
         for name, tensor in source.tensors.items():
-            values = lossy_values(spec_of(name, tensor), tensor)[0]
-            if values is None:
+            weights = lossy_weights(spec_of(name, tensor), tensor)[0]
+            if weights is None:
                 exact_bits += code_bits(bits_of(tensor), spec_of(name, tensor)).bits
             else:
-                energy = energy_at_stake(values)
-                magnitudes.append((MagnitudeSurvey.of(values, energy), source.statistics.get(name)))
+                magnitudes.append((weights.survey(), source.statistics.get(name)))
         return EcsqSurvey(tuple(magnitudes), exact_bits, source.rate_divisor)
 
     def encode(self, source: Source, *, rate_weight: float, seed: int) -> Iterator[Chunk]:
@@ -132,11 +126,11 @@ class Ecsq(Method):
         exact: list[tuple[TensorSpec, Tensor, str]] = []
         for spec in unit:
             tensor = source.tensors[spec.name]
-            values, note = lossy_values(spec, tensor)
+            weights, note = lossy_weights(spec, tensor)
             item: Coded | None = None
-            if values is not None:
-                step = _step_of(spec, values, source, rate_weight)
-                item, note = self._code(spec, tensor, values, step, (0, spec.num_elements))
+            if weights is not None:
+                step = _step_of(spec, weights, source, rate_weight)
+                item, note = self._code(spec, weights, step, (0, spec.num_elements), _exact_bits(spec, weights))
             if item is None:
                 exact.append((spec, tensor, note))
             else:
@@ -148,15 +142,15 @@ class Ecsq(Method):
 
     def _encode_alone(self, spec: TensorSpec, source: Source, rate_weight: float, seed: int) -> Iterator[Chunk]:
         tensor = source.tensors[spec.name]
-        values, note = lossy_values(spec, tensor)
-        if values is None:
+        weights, note = lossy_weights(spec, tensor)
+        if weights is None:
             yield from self._lossless.encode_unit([(spec, tensor, note)], seed)
             return
-        step = _step_of(spec, values, source, rate_weight)
-        spans = tiles(spec)
+        step = _step_of(spec, weights, source, rate_weight)
+        spans, exact_bits = tiles(spec), _exact_bits(spec, weights)
         chunks: list[Chunk] = []
         for span in spans:
-            item, note = self._code(spec, tensor, values, step, span)
+            item, note = self._code(spec, weights, step, span, exact_bits)
             if item is None:  # one tile that must be exact makes its tensor exact: a tensor has one fidelity
                 yield from self._lossless.encode_unit([(spec, tensor, note)], seed)
                 return
@@ -179,67 +173,60 @@ class Ecsq(Method):
         return Chunk(self.id, self.payload_version, config, seed, tuple(specs), payload, span=span, losses=losses)
 
     def _code(
-        self, spec: TensorSpec, tensor: Tensor, values: NDArray[np.float64], step: float, span: tuple[int, int]
+        self, spec: TensorSpec, weights: Weights, step: float, span: tuple[int, int], exact_bits: Callable[[], float]
     ) -> tuple[Coded | None, str]:
-        """Quantise a range of a tensor's values (N,); None, and why, if the tensor is to be kept exactly."""
-        matrix = values[span[0] : span[1]].reshape(tile_rows(spec, span))
-        scaled = matrix / step
-        levels = round_levels(scaled)
+        """Quantise a range of a tensor's weights; None, and why, if the tensor is to be kept exactly."""
+        scaled = weights.part(*span).scaled(step, tile_rows(spec, span)[0])
+        levels = scaled.levels()
         if levels is None:
             return None, ""
         levels, fit = self._fit(scaled, levels)
         centroids = self._centroids(scaled, levels)
-        decoded = rounded_to(reconstruct(levels, step, centroids).ravel(), spec.dtype)
-        decoded_values = values_of(decoded)
-        if not np.isfinite(decoded_values).all():
+        finite, error, energy = scaled.distortion(levels, centroids)
+        if not finite:
             return None, f"kept exactly: its reconstruction would overflow {spec.dtype}"
-        error = ordered_sum((decoded_values - matrix.ravel()) ** 2)
         flags = bytes([_CENTROIDS]) + struct.pack("<3b", *centroids) if centroids else bytes(1)
         description = struct.pack("<f", step) + flags + write_models(fit.models)
         bits = fit.bits + 8 * (4 + len(flags))
-        if (spec.num_elements < _TRY_LOSSLESS or bits > 4.0 * matrix.size * tensor.element_size()) and (
-            code_bits(bits_of(tensor), spec).bits * matrix.size <= bits * spec.num_elements
-        ):
+        # Exact coding costs less than this only where a tensor is small, or coded at half its own bits and more.
+        near = spec.num_elements < _TRY_LOSSLESS or bits > 4.0 * levels.size * weights.bits.itemsize
+        if near and exact_bits() * levels.size <= bits * spec.num_elements:
             return None, ""
-        loss = Loss(error, ordered_sum(matrix.ravel() ** 2), bits)
-        return Coded(description, CodedArray(levels, fit.models, fit.classes), loss), ""
+        return Coded(description, CodedArray(levels, fit.models, fit.classes), Loss(error, energy, bits)), ""
 
-    def _fit(self, scaled: NDArray[np.float64], levels: NDArray[np.int64]) -> tuple[NDArray[np.int64], Fit]:
+    def _fit(self, scaled: Scaled, levels: NDArray[np.int32]) -> tuple[NDArray[np.int32], Fit]:
         """Fit models to the levels, round again against them, and fit once more."""
-        fit = self._best_fit(scaled, levels)
+        fit = self._best_fit(levels)
         if self.settings.rate_distortion:
-            moved = levels.copy()
-            classes = np.zeros(levels.shape[0], np.int64) if fit.classes is None else fit.classes
-            for index, model in enumerate(fit.models.models):
-                costs = _level_costs(model)
-                if costs is not None:
-                    rows = slice(None) if fit.classes is None else classes == index
-                    moved[rows] = rate_distortion_round(scaled[rows], levels[rows], *costs)
-            levels = moved
-            fit = self._best_fit(scaled, levels)
+            gains = [_gains_of(model) for model in fit.models.models]
+            levels = scaled.rate_distortion_round(levels, gains, fit.classes)
+            fit = self._best_fit(levels)
         return levels, fit
 
-    def _best_fit(self, scaled: NDArray[np.float64], levels: NDArray[np.int64]) -> Fit:
+    def _best_fit(self, levels: NDArray[np.int32]) -> Fit:
         fits = [fit_values(levels)]
         if self.settings.row_classes and levels.shape[0] > 1 and levels.shape[1] >= _LEAST_ROW:
             # Sums of integers are exact; the mean's quotient is rounded once: rows class alike on every machine.
-            mean = np.abs(levels).sum(axis=1) / levels.shape[1]
+            mean = row_magnitudes(levels) / levels.shape[1]
             by_scale = fit_rows(levels, np.searchsorted(_ROW_SCALES, mean))
             fits += [by_scale] if by_scale is not None else []
         return min(fits, key=lambda fit: fit.cost)
 
-    def _centroids(self, scaled: NDArray[np.float64], levels: NDArray[np.int64]) -> tuple[int, int, int] | None:
+    def _centroids(self, scaled: Scaled, levels: NDArray[np.int32]) -> Centroids | None:
         if not self.settings.centroids or levels.size < _LEAST_CENTROIDS:
             return None
-        centroids = centroids_of(scaled, levels)
+        centroids = scaled.centroids(levels)
         return centroids if any(centroids) else None
 
-    def decode(self, chunk: Chunk) -> Mapping[str, Tensor]:
+    def decode(
+        self, chunk: Chunk, *, into: Mapping[str, Tensor] | None = None, num_threads: int = 1
+    ) -> Mapping[str, Tensor]:
         """Return the reconstructions."""
         check_version(chunk, self.payload_version)
+        tensors = destinations(chunk, into)
         position = 0
         arrays: list[ArraySpec] = []
-        rules: list[tuple[float, tuple[int, int, int] | None]] = []
+        elements: list[QuantisedElements] = []
         for spec, span in element_ranges(chunk):
             if spec.dtype not in LOSSY_DTYPES:
                 raise Corrupt(f"tensor {spec.name!r} of dtype {spec.dtype} cannot have an ecsq payload.")
@@ -247,7 +234,7 @@ class Ecsq(Method):
             flags, position = part_of(chunk.payload, position, 1)
             if flags[0] > _CENTROIDS:
                 raise Corrupt(f"tensor {spec.name!r} has unknown ecsq flags.")
-            centroids: tuple[int, int, int] | None = None
+            centroids: Centroids | None = None
             if flags[0]:
                 fields, position = part_of(chunk.payload, position, 3)
                 centroids = struct.unpack("<3b", fields)
@@ -256,27 +243,26 @@ class Ecsq(Method):
             if models.class_model is None:
                 rows, row_length = 1, rows * row_length
             arrays.append(ArraySpec(rows, row_length, models))
-            rules.append((step, centroids))
-        tensors: dict[str, Tensor] = {}
-        for decoded, rule, (spec, span) in zip(
-            decode_body(chunk.payload[position:], arrays), rules, element_ranges(chunk), strict=True
-        ):
-            shape = spec.shape if chunk.span is None else (span[1] - span[0],)
-            tensor = rounded_to(reconstruct(decoded.values.ravel(), *rule), spec.dtype).reshape(shape)
-            if not tensor.isfinite().all():
-                raise Corrupt(f"tensor {spec.name!r} decodes to values that are not finite.")
-            tensors[spec.name] = tensor
+            weights = Weights(bits_of(tensors[spec.name]), spec.dtype)
+            elements.append(QuantisedElements(weights, spec.name, step, centroids))
+        decode_into(chunk.payload[position:], arrays, elements, num_threads=num_threads)
         return tensors
 
 
-def _step_of(spec: TensorSpec, values: NDArray[np.float64], source: Source, rate_weight: float) -> float:
+def _step_of(spec: TensorSpec, weights: Weights, source: Source, rate_weight: float) -> float:
     """The tensor's step at equal slope."""
     sensitivity = source.statistics.get(spec.name)
-    return equal_slope_step(energy_at_stake(values), values.size, rate_weight, source.rate_divisor, sensitivity)
+    energy = weights.energy_at_stake()
+    return equal_slope_step(energy, spec.num_elements, rate_weight, source.rate_divisor, sensitivity)
 
 
-def _level_costs(model: IntegerModel) -> tuple[int, NDArray[np.float64]] | None:
-    """First level, and costs in bits, of the levels a table codes; None at high rate, where rounding is as good."""
+def _exact_bits(spec: TensorSpec, weights: Weights) -> Callable[[], float]:
+    """What exact coding of the whole tensor takes: found out at the first call, and only then."""
+    return cache(lambda: code_bits(weights.bits, spec).bits)
+
+
+def _gains_of(model: IntegerModel) -> Gains:
+    """Gains of the levels a table codes; nothing at high rate, where nearest levels are as good."""
     if model.table is None or model.shift:
-        return None
-    return model.table.low + model.centre, model.table.costs / COST_ONE
+        return Gains.nothing()
+    return Gains.of_costs(model.table.low + model.centre, model.table.costs / COST_ONE)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewbits.chunk import Chunk, Loss, TensorSpec
-from fewbits.coder.body import LEAST_WIDE_BITS, NARROW_BITS, decode_body, encode_body, framing_bits
+from fewbits.coder.body import LEAST_WIDE_BITS, NARROW_BITS, decode_into, encode_body, framing_bits
 from fewbits.coder.integers import ArraySpec
 from fewbits.errors import Corrupt, InvalidArgument
 from fewbits.method import MethodConfig, Reconstruction, Representation, Source, Survey, TrainableMethod
@@ -32,9 +32,11 @@ from fewbits.nn.latent_tensor import (
 )
 from fewbits.payload import check_version, element_ranges, read_step
 from fewbits.plan import SMALL, group_small, is_group
-from fewbits.quantize.rounding import energy_at_stake, equal_slope_step, reconstruct
+from fewbits.quantize.elements import QuantisedElements
+from fewbits.quantize.rounding import energy_at_stake, equal_slope_step
 from fewbits.quantize.survey import MagnitudeSurvey
-from fewbits.tensors import LOSSY_DTYPES, bits_of, from_bits, lossy_values, rounded_to, spec_of
+from fewbits.quantize.weights import Weights
+from fewbits.tensors import LOSSY_DTYPES, bits_of, destinations, from_bits, lossy_values, spec_of
 
 # The first step, at least, in units of the tensor's greatest magnitude: keeps latents exact and levels in reach.
 _FINEST = 2.0**-20
@@ -229,12 +231,15 @@ class Epr(TrainableMethod):
             raise InvalidArgument(f"rate_weight must be a finite number of at least 0, not {rate_weight}.")
         return EprRepresentation(self, source, rate_weight=rate_weight, seed=seed)
 
-    def decode(self, chunk: Chunk) -> Mapping[str, Tensor]:
+    def decode(
+        self, chunk: Chunk, *, into: Mapping[str, Tensor] | None = None, num_threads: int = 1
+    ) -> Mapping[str, Tensor]:
         """Return latents × step."""
         check_version(chunk, self.payload_version)
         position = 0
         arrays: list[ArraySpec] = []
-        steps: list[float] = []
+        elements: list[QuantisedElements] = []
+        tensors = destinations(chunk, into)
         for spec, span in element_ranges(chunk):
             if spec.dtype not in LOSSY_DTYPES:
                 raise Corrupt(f"tensor {spec.name!r} of dtype {spec.dtype} cannot have an epr payload.")
@@ -243,13 +248,7 @@ class Epr(TrainableMethod):
             if models.class_model is not None:
                 raise Corrupt(f"tensor {spec.name!r} has several models in an epr payload.")
             arrays.append(ArraySpec(1, span[1] - span[0], models))
-            steps.append(step)
-        tensors: dict[str, Tensor] = {}
-        decoded = decode_body(chunk.payload[position:], arrays)
-        for array, step, (spec, span) in zip(decoded, steps, element_ranges(chunk), strict=True):
-            shape = spec.shape if chunk.span is None else (span[1] - span[0],)
-            tensor = rounded_to(reconstruct(array.values.ravel(), step, None), spec.dtype).reshape(shape)
-            if not bool(tensor.isfinite().all()):
-                raise Corrupt(f"tensor {spec.name!r} decodes to values that are not finite.")
-            tensors[spec.name] = tensor
+            weights = Weights(bits_of(tensors[spec.name]), spec.dtype)
+            elements.append(QuantisedElements(weights, spec.name, step, None))
+        decode_into(chunk.payload[position:], arrays, elements, num_threads=num_threads)
         return tensors

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewbits.chunk import DTYPES, Chunk, Loss, TensorSpec
-from fewbits.coder.body import DecodedArray, decode_body, encode_body
+from fewbits.coder.body import check_size, decode_into, encode_body
+from fewbits.coder.elements import Elements, Integers
+from fewbits.coder.fields import FieldElements, Fields, field_integers
 from fewbits.coder.integers import ArraySpec, CodedArray
 from fewbits.coder.leb128 import read_uint, write_uint
 from fewbits.errors import Corrupt
@@ -25,7 +27,7 @@ from fewbits.models.descriptions import read_models, write_models
 from fewbits.models.fit import Fit, fit_rows, fit_values
 from fewbits.payload import check_version, element_ranges, part_of
 from fewbits.plan import SMALL, group_small, tile_rows, tiles
-from fewbits.tensors import bits_of, from_bits, spec_of
+from fewbits.tensors import bits_of, destinations, spec_of
 
 # WIRE: transforms
 _INTEGERS, _DIFFERENCES, _SIGNED_FLOATS, _UNSIGNED_FLOATS, _SPARSE_FLOATS, _SPARSE_INTEGERS = range(6)
@@ -123,20 +125,29 @@ class Lossless(Method):
         losses = tuple(Loss(0.0, 0.0, item.bits, note) for item, note in zip(coded, notes, strict=True))
         return Chunk(self.id, self.payload_version, config, seed, tuple(specs), payload, span, losses)
 
-    def decode(self, chunk: Chunk) -> Mapping[str, Tensor]:
+    def decode(
+        self, chunk: Chunk, *, into: Mapping[str, Tensor] | None = None, num_threads: int = 1
+    ) -> Mapping[str, Tensor]:
         """Return the tensors' exact bits."""
         check_version(chunk, self.payload_version)
+        tensors = destinations(chunk, into)
         position = 0
         descriptions: list[_Description] = []
         for spec, span in element_ranges(chunk):
             description, position = _read_description(chunk.payload, position, spec, span)
             descriptions.append(description)
         arrays = [array for description in descriptions for array in description.arrays]
-        decoded = iter(decode_body(chunk.payload[position:], arrays))
-        return {
-            spec.name: _tensor_of([next(decoded) for _ in description.arrays], description, spec, span)
-            for description, (spec, span) in zip(descriptions, element_ranges(chunk), strict=True)
-        }
+        body = chunk.payload[position:]
+        check_size(body, arrays)
+        targets = [
+            _Target(bits_of(tensors[spec.name]), description, spec)
+            for spec, description in zip(chunk.tensors, descriptions, strict=True)
+        ]
+        elements = [each for target in targets for each in target.elements]
+        decode_into(body, arrays, elements, num_threads=num_threads)
+        for target in targets:
+            target.finish()
+        return tensors
 
 
 def _read_description(
@@ -185,18 +196,20 @@ def code_bits(bits: NDArray[np.unsignedinteger], spec: TensorSpec, span: tuple[i
         return Coded(bytes([_INTEGERS]) + write_models(models), (nothing,), 0.0)
     matrix = bits.reshape(_rows(spec, span or (0, spec.num_elements)))
     if DTYPES[spec.dtype].mantissa:
-        candidates = [_with_floats(matrix, DTYPES[spec.dtype].mantissa)]
+        fields = Fields.of(matrix, DTYPES[spec.dtype].mantissa)
+        candidates = [_with_floats(matrix, fields)]
+        num_nonzero = fields.num_nonzero
     else:
         candidates = [_with_integers(matrix, spec)]
         if matrix.size > 1 and DTYPES[spec.dtype].itemsize > 1:
             candidates.append(_with_differences(matrix, spec))
-    num_nonzero = int(np.count_nonzero(matrix))
+        num_nonzero = int(np.count_nonzero(matrix))
     if matrix.size >= _LEAST_SPARSE and 0 < 4 * num_nonzero <= 3 * matrix.size:
         candidates += _with_mask(matrix, spec)
     return min(candidates, key=lambda coded: coded.bits)
 
 
-def _finish(transform: int, values: NDArray[np.int64], fit: Fit, drops: bytes = b"") -> Coded:
+def _finish(transform: int, values: NDArray[np.uint32 | np.int64], fit: Fit, drops: bytes = b"") -> Coded:
     description = bytes([transform]) + write_models(fit.models) + drops
     return Coded(description, (CodedArray(values, fit.models, fit.classes),), fit.bits + 8 * (1 + len(drops)))
 
@@ -224,7 +237,8 @@ def _with_mask(matrix: NDArray[np.unsignedinteger], spec: TensorSpec) -> list[Co
     nonzero, mantissa = matrix[mask][None], DTYPES[spec.dtype].mantissa
     candidates: list[Coded] = []
     if mantissa:
-        candidates.append(after_mask(_SPARSE_FLOATS, _with_floats(nonzero, mantissa, signed=True)))
+        fields = Fields.of(nonzero, mantissa)._replace(signed=True)  # what is not zero may always have a sign
+        candidates.append(after_mask(_SPARSE_FLOATS, _with_floats(nonzero, fields)))
     if not mantissa or not (nonzero >> (8 * nonzero.itemsize - 1)).any():
         candidates.append(after_mask(_SPARSE_INTEGERS, _with_integers(nonzero, spec)))
     return candidates
@@ -247,30 +261,17 @@ def _with_differences(matrix: NDArray[np.unsignedinteger], spec: TensorSpec) -> 
     return _finish(_DIFFERENCES, values, fit_values(values))
 
 
-def _with_floats(matrix: NDArray[np.unsignedinteger], mantissa: int, *, signed: bool = False) -> Coded:
-    """Code floats (R, n) as sign and magnitude; classes of rows by trailing zeros and by scale, where they pay.
-
-    Args:
-        signed: code the signs even if there are none.
-    """
-    width = 8 * matrix.dtype.itemsize
-    words = matrix.astype(np.uint64)
-    sign = words >> np.uint64(width - 1)
-    magnitude = words & np.uint64((1 << (width - 1)) - 1)
-    signed = signed or bool(sign.any())
-    zeros = _trailing_zeros(np.bitwise_or.reduce(magnitude, axis=1))
-    transform = _SIGNED_FLOATS if signed else _UNSIGNED_FLOATS
-
-    def integers(drop: NDArray[np.uint64]) -> NDArray[np.int64]:
-        kept = magnitude >> drop[:, None]
-        return ((kept << np.uint64(1) | sign if signed else kept) ^ _top_bit(width)).view(np.int64)
-
-    whole = integers(np.full(zeros.shape, zeros.min(), np.uint64))
+def _with_floats(matrix: NDArray[np.unsignedinteger], fields: Fields) -> Coded:
+    """Code floats (R, n) as sign and magnitude; classes of rows by trailing zeros and by scale, where they pay."""
+    zeros = fields.zeros
+    transform = _SIGNED_FLOATS if fields.signed else _UNSIGNED_FLOATS
+    least = np.full(zeros.shape, zeros.min(), np.uint64)
+    whole = field_integers(matrix, least, signed=fields.signed)
     candidates = [_finish(transform, whole, fit_values(whole), bytes([int(zeros.min())]))]
     if matrix.shape[0] > 1 and matrix.shape[1] >= _LEAST_ROW:
-        dropped = integers(zeros)
-        exponent = magnitude >> np.uint64(mantissa)
-        quarter_octave = (4 * exponent.sum(axis=1, dtype=np.uint64)) // np.uint64(matrix.shape[1])
+        alike = np.array_equal(zeros, least)
+        dropped = whole if alike else field_integers(matrix, zeros, signed=fields.signed)
+        quarter_octave = (4 * fields.exponents) // np.uint64(matrix.shape[1])
         for key in (np.zeros_like(zeros), quarter_octave):
             fit = fit_rows(dropped, (key << np.uint64(6) | zeros).view(np.int64))
             if fit is not None and fit.classes is not None:
@@ -279,53 +280,42 @@ def _with_floats(matrix: NDArray[np.unsignedinteger], mantissa: int, *, signed: 
     return min(candidates, key=lambda coded: coded.bits)
 
 
-def _top_bit(width: int) -> np.uint64:
-    """What 64-bit words are XORed with, so that signed comparison keeps their order; nothing for narrower ones. WIRE"""
-    return np.uint64(1 << 63 if width == 64 else 0)
+class _Target:
+    """Where one tensor's bits are written, by way of what its transform needs between."""
 
+    def __init__(self, bits: NDArray[np.unsignedinteger], description: _Description, spec: TensorSpec) -> None:
+        """Prepare the elements of the description's arrays."""
+        self._bits, self._transform, self._spec = bits, description.transform, spec
+        self._mask = np.empty(bits.size if description.transform in _OF_NONZERO else 0, np.int64)
+        # Differences are summed, and the elements that are not zero spread, before they are the tensor's.
+        count = description.arrays[-1].num_rows * description.arrays[-1].row_length
+        if self._transform == _DIFFERENCES:
+            self._between: NDArray[np.unsignedinteger] = np.empty(count, np.uint64)
+        else:
+            self._between = np.empty(count, bits.dtype) if self._mask.size else bits
+        self.elements: list[Elements] = [Integers(self._mask)] if self._transform in _OF_NONZERO else []
+        if self._transform in _DROPPING:
+            signed = self._transform != _UNSIGNED_FLOATS
+            fields = FieldElements(self._between, spec.name, signed=signed, drops=description.drops)
+            self.elements.append(fields)
+        else:
+            self.elements.append(Integers(self._between))
 
-def _trailing_zeros(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Trailing zero bits of each value (R,); of 0 none, which is as good as any."""
-    lowest = values & (~values + np.uint64(1))
-    return np.maximum(np.frexp(lowest.astype(np.float64))[1] - 1, 0).astype(np.uint64)
+    def finish(self) -> None:
+        """Write what is not written yet, and check it.
 
-
-def _tensor_of(
-    decoded: Sequence[DecodedArray], description: _Description, spec: TensorSpec, span: tuple[int, int]
-) -> Tensor:
-    """Rebuild the tensor, or the elements of a tile as one dimension, from its integers."""
-    width = DTYPES[spec.dtype].itemsize * (4 if DTYPES[spec.dtype].kind == "complex" else 8)
-    words = _words_of(decoded[-1], description, width, spec.name)
-    if description.transform in _OF_NONZERO:
-        mask = decoded[0].values.ravel()
-        if ((mask != 0) & (mask != 1)).any():
-            raise Corrupt(f"tensor {spec.name!r} has a mask that is not of zeros and ones.")
-        if np.count_nonzero(mask) != words.size:
-            raise Corrupt(f"tensor {spec.name!r} has another number of non-zero elements than it declares.")
-        nonzero, words = words, np.zeros(mask.size, np.uint64)
-        words[mask != 0] = nonzero
-    elements = words.astype(f"<u{width // 8}")
-    if spec.dtype == "bool" and (elements > 1).any():
-        raise Corrupt(f"tensor {spec.name!r} has an element that is not a bool.")
-    shape = spec.shape if span == (0, spec.num_elements) else (span[1] - span[0],)
-    return from_bits(elements, spec.dtype, shape)
-
-
-def _words_of(decoded: DecodedArray, description: _Description, width: int, name: str) -> NDArray[np.uint64]:
-    """Undo the transform of an array (R, n): the elements' bits u, (R * n,), modulo 2^width."""
-    transform = _OF_NONZERO.get(description.transform, description.transform)
-    if transform not in _DROPPING:
-        flat = decoded.values.ravel()
-        return (flat if transform == _INTEGERS else np.cumsum(flat)).view(np.uint64)
-    words = decoded.values.view(np.uint64) ^ _top_bit(width)
-    sign = words & np.uint64(1)
-    signed = transform == _SIGNED_FLOATS
-    drop = np.frombuffer(description.drops, np.uint8).astype(np.uint64)[decoded.classes][:, None]
-    words = words >> np.uint64(signed)
-    limit = np.uint64((1 << (width - signed)) - 1) >> drop
-    if (words > limit).any():
-        raise Corrupt(f"tensor {name!r} has an element too wide for its dtype.")
-    words = (words << drop).ravel()
-    if signed:
-        words |= sign.ravel() << np.uint64(width - 1)
-    return words
+        Raises:
+            Corrupt: the mask is none, or the elements are none of the dtype.
+        """
+        name = self._spec.name
+        if self._transform == _DIFFERENCES:
+            self._bits[:] = np.cumsum(self._between).astype(self._bits.dtype)
+        if self._transform in _OF_NONZERO:
+            if ((self._mask != 0) & (self._mask != 1)).any():
+                raise Corrupt(f"tensor {name!r} has a mask that is not of zeros and ones.")
+            if np.count_nonzero(self._mask) != self._between.size:
+                raise Corrupt(f"tensor {name!r} has another number of non-zero elements than it declares.")
+            self._bits[:] = 0
+            self._bits[self._mask != 0] = self._between
+        if self._spec.dtype == "bool" and (self._bits > 1).any():
+            raise Corrupt(f"tensor {name!r} has an element that is not a bool.")

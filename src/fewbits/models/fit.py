@@ -2,19 +2,26 @@
 
 All costs are integers in 1/65536 bit, counted from the very tables that will code, descriptions included: what is
 compared is what will be written, to the rounding of a stream.
+
+What is written out here in NumPy is the specification; `fewbits._core` makes the same choices, at the same cost.
 """
 
-from typing import NamedTuple
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewbits.coder.bits import escape_bits
 from fewbits.coder.integers import IntegerModel, ModelSet
-from fewbits.coder.table import COST_ONE
+from fewbits.coder.table import COST_ONE, Table
 from fewbits.models.descriptions import MAX_CLASSES, write_model, write_models
 from fewbits.models.histogram import histogram_table
-from fewbits.models.shipped import REACH, shipped_costs, shipped_table
+from fewbits.models.shipped import NUM_SHIPPED, REACH, shipped_costs, shipped_table
+from fewbits.native import core
+
+if TYPE_CHECKING:
+    from fewbits import _core
 
 _BYTE = 8 * COST_ONE
 _HISTOGRAM_BYTES = 5  # what describing a histogram costs, at least, more than naming a shipped table
@@ -47,8 +54,9 @@ class Spectrum(NamedTuple):
     high: int
 
     @classmethod
-    def of(cls, values: NDArray[np.int64]) -> "Spectrum":
+    def of(cls, values: NDArray[np.int32 | np.uint32 | np.int64]) -> "Spectrum":
         """Count the integers of an array (not empty) of any shape."""
+        values = values.astype(np.int64, copy=False)
         low, high = int(values.min()), int(values.max())
         grain = 0
         if high - low > 1 << 16:
@@ -145,18 +153,21 @@ def _with_tables(spectrum: Spectrum, shift: int, centre: int) -> list[IntegerMod
     return models
 
 
-def fit_values(values: NDArray[np.int64]) -> Fit:
+def fit_values(values: NDArray[np.int32 | np.uint32 | np.int64]) -> Fit:
     """Fit one model to all integers of an array (not empty)."""
+    native = core()
+    if native is not None:
+        described, cost = native.fit_values(_in_memory_order(values), _native_tables())
+        return Fit(ModelSet((_model_of(described),)), None, cost)
     model, cost = fit_model(Spectrum.of(values))
-    models = ModelSet((model,))
-    return Fit(models, None, cost)
+    return Fit(ModelSet((model,)), None, cost)
 
 
-def fit_rows(values: NDArray[np.int64], keys: NDArray[np.int64]) -> Fit | None:
+def fit_rows(values: NDArray[np.int32 | np.uint32 | np.int64], keys: NDArray[np.int64]) -> Fit | None:
     """Fit a model to each class of rows.
 
     Args:
-        values: (R, n) int64.
+        values: (R, n), n not 0.
         keys: (R,) int64; rows of equal keys form a class.
 
     Returns:
@@ -166,9 +177,41 @@ def fit_rows(values: NDArray[np.int64], keys: NDArray[np.int64]) -> Fit | None:
     if not 2 <= present.size <= MAX_CLASSES:
         return None
     classes = classes.reshape(-1).astype(np.int64)
+    native = core()
+    if native is not None:
+        described, described_class, cost = native.fit_rows(
+            _in_memory_order(values), classes, present.size, _native_tables()
+        )
+        models = ModelSet(tuple(_model_of(each) for each in described), _model_of(described_class))
+        return Fit(models, classes, cost)
     fits = [fit_model(Spectrum.of(values[classes == index])) for index in range(present.size)]
     class_model, class_cost = fit_model(Spectrum.of(classes))
     models = ModelSet(tuple(model for model, _ in fits), class_model)
-    described = sum(len(write_model(model)) for model in (*models.models, class_model))
-    framing = len(write_models(models)) - described
+    described_bytes = sum(len(write_model(model)) for model in (*models.models, class_model))
+    framing = len(write_models(models)) - described_bytes
     return Fit(models, classes, sum(cost for _, cost in fits) + class_cost + framing * _BYTE)
+
+
+# ---- the compiled core
+
+
+@lru_cache(maxsize=1)
+def _native_tables() -> "_core.ShippedTables":
+    native = core()
+    assert native is not None
+    tables = [shipped_table(code) for code in range(NUM_SHIPPED)]
+    counts = np.array([table.counts for table in tables], np.uint16)
+    return native.ShippedTables(counts, np.array([table.num_values for table in tables], np.int64))
+
+
+def _in_memory_order(values: NDArray[np.int32 | np.uint32 | np.int64]) -> NDArray[np.int32 | np.uint32 | np.int64]:
+    """The array as the core reads it: aligned, element after element, of a type that it knows."""
+    known = any(values.dtype == each for each in (np.int32, np.uint32, np.int64))
+    return np.require(values, values.dtype if known else np.int64, ["C_CONTIGUOUS", "ALIGNED"])
+
+
+def _model_of(described: "_core.DescribedModel") -> IntegerModel:
+    shift, centre, table = described
+    if isinstance(table, int):
+        return IntegerModel(shipped_table(table), shift, centre)
+    return IntegerModel(table and Table(*table), shift, centre)

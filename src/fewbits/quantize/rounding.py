@@ -1,9 +1,14 @@
 """Scalar quantisation: steps by equal slope, rounding with the rate in view, and exact reconstruction."""
 
 import math
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fewbits.native import core
+
+Centroids: TypeAlias = tuple[int, int, int]  # of |level| 1, 2, and 3 or more, in 1/256 of a step
 
 _LN2 = math.log(2)
 # The slope of a uniform quantiser at high rate: a bit more divides step^2 / 12 by four, so it is worth ln2 / 6 step^2.
@@ -12,7 +17,7 @@ _BIT_WORTH = _LN2 / 6
 # (step ~ RMS N^1/2), 1 is equal step / RMS. 0.2 gives step ~ RMS N^0.4; docs/decisions/0005.
 _SENSITIVITY_EXPONENT = 0.2
 _MAX_LEVEL = 1 << 30
-_MOST_SCALES = 1 << 16  # elements from which a tensor is not taken for a vector of scales
+MOST_SCALES = 1 << 16  # elements from which a tensor is not taken for a vector of scales
 
 
 def ordered_sum(values: NDArray[np.float64]) -> float:
@@ -33,7 +38,7 @@ def energy_at_stake(values: NDArray[np.float64]) -> float:
     """
     present = values[values != 0]
     one_sign = bool((present > 0).all() or (present < 0).all())
-    if not present.size or values.size >= _MOST_SCALES or not one_sign:
+    if not present.size or values.size >= MOST_SCALES or not one_sign:
         return ordered_sum(values * values)
     with np.errstate(over="ignore", divide="ignore"):
         inverse = ordered_sum(1 / (present * present))
@@ -75,52 +80,88 @@ def _short_float(value: float) -> float:
     return min(max(rounded, 2.0**-120), 2.0**120)
 
 
-def round_levels(scaled: NDArray[np.float64]) -> NDArray[np.int64] | None:
-    """Round (N,) values in units of the step to levels, int64; None if one is out of the coder's reach."""
+def round_levels(scaled: NDArray[np.float64]) -> NDArray[np.int32] | None:
+    """Round values in units of the step to levels, same shape; None if one is out of the coder's reach."""
     levels = np.rint(scaled)
     if levels.size and max(-float(levels.min()), float(levels.max())) >= _MAX_LEVEL:
         return None
-    return levels.astype(np.int64)
+    return levels.astype(np.int32)
 
 
-def rate_distortion_round(
-    scaled: NDArray[np.float64], levels: NDArray[np.int64], low: int, costs: NDArray[np.float64]
-) -> NDArray[np.int64]:
+def row_magnitudes(levels: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Sum the magnitudes of each row of levels (R, n): (R,)."""
+    if kernels := core():
+        sums = np.empty(levels.shape[0], np.int64)
+        kernels.row_magnitudes(levels, sums)
+        return sums
+    return np.abs(levels).sum(axis=1, dtype=np.int64)
+
+
+class Gains(NamedTuple):
+    """What moving the levels low, low + 1, … one towards zero saves, (n,) in the units of distortion."""
+
+    low: int
+    gains: NDArray[np.float64]
+
+    @classmethod
+    def of_costs(cls, low: int, costs: NDArray[np.float64]) -> "Gains":
+        """Weigh the savings of levels low, low + 1, … that cost (n,) bits."""
+        saved = np.zeros(costs.size, np.float64)
+        # One step towards zero: from a positive level down, from a negative one up.
+        below_zero = np.arange(costs.size) + low < 0
+        saved[1:] = np.where(below_zero[1:], 0, costs[1:] - costs[:-1])
+        saved[:-1] += np.where(below_zero[:-1], costs[:-1] - costs[1:], 0)
+        return cls(low, saved * _BIT_WORTH)
+
+    @classmethod
+    def nothing(cls) -> "Gains":
+        """No level has a gain, none is moved."""
+        return cls(0, np.zeros(0))
+
+
+def rate_distortion_round(scaled: NDArray[np.float64], levels: NDArray[np.int32], gains: Gains) -> NDArray[np.int32]:
     """Move levels one towards zero where that saves more rate than it adds distortion (RDOQ).
 
     Args:
         scaled: values in units of the step, any shape.
         levels: their nearest levels, same shape.
-        low, costs: (n,) costs of the levels low, low + 1, … in bits; other levels are left alone.
+        gains: other levels are left alone.
 
     Returns:
         Levels, same shape.
     """
+    if not gains.gains.size:
+        return levels
     sign = np.sign(levels)
-    saved = np.zeros(costs.size, np.float64)
-    # One step towards zero: from a positive level down, from a negative one up.
-    below_zero = np.arange(costs.size) + low < 0
-    saved[1:] = np.where(below_zero[1:], 0, costs[1:] - costs[:-1])
-    saved[:-1] += np.where(below_zero[:-1], costs[:-1] - costs[1:], 0)
-    saved *= _BIT_WORTH
-    place = levels - low
-    known = (place >= 0) & (place < costs.size)
-    gain = saved[np.where(known, place, 0)]
+    place = levels.astype(np.int64) - gains.low
+    known = (place >= 0) & (place < gains.gains.size)
+    gain = gains.gains[np.where(known, place, 0)]
     added = 1 + 2 * (scaled - levels) * sign
     return np.where(known & (sign != 0) & (added < gain), levels - sign, levels)
 
 
-def centroids_of(scaled: NDArray[np.float64], levels: NDArray[np.int64]) -> tuple[int, int, int]:
-    """Mean of |value| - |level| for |level| = 1, 2, and 3 or more, in 1/256 of a step, each -128 … 127."""
+Sums: TypeAlias = tuple[tuple[float, float, float], tuple[int, int, int]]
+
+
+def centroid_sums(scaled: NDArray[np.float64], levels: NDArray[np.int32]) -> Sums:
+    """Sums of |value| - |level| for |level| = 1, 2, and 3 or more, and how many levels each is of."""
     kind = np.minimum(np.abs(levels), 3).ravel()
     # bincount adds in order, one value after the other.
     total = np.bincount(kind, weights=(np.sign(levels) * (scaled - levels)).ravel(), minlength=4)
     count = np.bincount(kind, minlength=4)
-    one, two, more = (int(np.clip(np.rint(256 * total[k] / count[k]), -128, 127)) if count[k] else 0 for k in (1, 2, 3))
+    return (float(total[1]), float(total[2]), float(total[3])), (int(count[1]), int(count[2]), int(count[3]))
+
+
+def centroids_of(totals: tuple[float, float, float], counts: tuple[int, int, int]) -> Centroids:
+    """Return the means of `centroid_sums`, in 1/256 of a step, each -128 … 127."""
+    one, two, more = (
+        min(max(round(256 * total / count), -128), 127) if count else 0
+        for total, count in zip(totals, counts, strict=True)
+    )
     return one, two, more
 
 
-def reconstruct(levels: NDArray[np.int64], step: float, centroids: tuple[int, int, int] | None) -> NDArray[np.float32]:
+def reconstruct(levels: NDArray[np.signedinteger], step: float, centroids: Centroids | None) -> NDArray[np.float32]:
     """Return the float32 values of levels, same shape.
 
     Law: exact on every machine: float32, each operation rounded to nearest even, in this order (docs/payload/ecsq.md).

@@ -6,11 +6,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 _MOST_LEVELS = 1 << 12
+MAGNITUDE_BINS = 1 << 13
+
+
+def magnitude_counts(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Count (N,) values in bins, (8192,), of equal exponent and five mantissa bits of |value| as float32."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        bins = np.abs(values).astype(np.float32).view(np.uint32) >> np.uint32(18)
+    return np.bincount(bins.astype(np.int64), minlength=MAGNITUDE_BINS).astype(np.int64)
 
 
 @dataclass(frozen=True)
 class MagnitudeSurvey:
-    """Histogram of one tensor's |w|: bins share sign-less exponent and five mantissa bits of float32.
+    """Histogram of one tensor's |w|, in the bins of `magnitude_counts`.
 
     lower, upper: (B,) float64 edges of the occupied bins, ascending; counts: (B,) int64; energy: sum of w^2.
     """
@@ -23,9 +31,11 @@ class MagnitudeSurvey:
     @classmethod
     def of(cls, values: NDArray[np.float64], energy: float) -> "MagnitudeSurvey":
         """Count (N,) finite values."""
-        with np.errstate(over="ignore"):
-            bins = (np.abs(values).astype(np.float32).view(np.uint32) >> np.uint32(18)).astype(np.int64)
-        counts = np.bincount(bins)
+        return cls.of_counts(magnitude_counts(values), energy)
+
+    @classmethod
+    def of_counts(cls, counts: NDArray[np.int64], energy: float) -> "MagnitudeSurvey":
+        """Keep the occupied ones of all bins, (8192,) as `magnitude_counts` gives."""
         occupied = np.flatnonzero(counts)
         edges = np.stack([occupied, occupied + 1]).astype(np.uint32) << np.uint32(18)
         lower, upper = np.nan_to_num(edges.view(np.float32).astype(np.float64), posinf=3.4e38)

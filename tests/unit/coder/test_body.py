@@ -36,15 +36,14 @@ def laplace(rows: int, columns: int, seed: int = 0) -> CodedArray:
 def test_bodies_round_trip(coded: list[CodedArray], wide: bool) -> None:
     decoded = decode_body(encode_body(coded, wide=wide), [spec_of(array) for array in coded])
     for array, back in zip(coded, decoded, strict=True):
-        assert back.values.ravel().tolist() == array.values.ravel().tolist()
-        assert array.classes is None or back.classes.tolist() == array.classes.tolist()
+        assert back.ravel().tolist() == array.values.ravel().tolist()
 
 
 @given(st.lists(INT64, min_size=1, max_size=20), st.booleans())
 def test_what_is_fitted_to_any_integers_codes_them(values: list[int], wide: bool) -> None:
     array = np.array([values], np.int64)
     coded = CodedArray(array, fit_values(array).models)
-    assert decode_body(encode_body([coded], wide=wide), [spec_of(coded)])[0].values.tolist() == [values]
+    assert decode_body(encode_body([coded], wide=wide), [spec_of(coded)])[0].tolist() == [values]
 
 
 def test_several_chunks_round_trip() -> None:
@@ -52,7 +51,7 @@ def test_several_chunks_round_trip() -> None:
     coded = CodedArray(values, ModelSet((IntegerModel(shipped_table(120), 36),)))
     encoded = encode_body([coded], wide=True)
     assert encoded[3] > 1  # chunks
-    assert np.array_equal(decode_body(encoded, [spec_of(coded)])[0].values, values)
+    assert np.array_equal(decode_body(encoded, [spec_of(coded)])[0], values)
 
 
 BODIES = {
@@ -143,20 +142,21 @@ def test_a_class_index_out_of_range_is_corrupt() -> None:
 def test_a_few_bytes_stand_for_45440_symbols_each_and_no_more() -> None:
     model = ModelSet((IntegerModel(NEARLY_CERTAIN),))
     most = 45_440 * (3 + 64)
-    assert decode_body(b"\0\0\0", [ArraySpec(1, most, model)])[0].values.size == most
+    assert decode_body(b"\0\0\0", [ArraySpec(1, most, model)])[0].size == most
     with pytest.raises(Corrupt, match="too short"):
         decode_body(b"\0\0\0", [ArraySpec(1, most + 1, model)])
 
 
 def test_an_encoder_takes_chunks_where_symbols_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body, "_MOST_SYMBOLS_PER_BYTE", 100)
+    monkeypatch.setenv("FEWBITS_ISA", "numpy")  # whose limit was lowered
     models = ModelSet((IntegerModel(NEARLY_CERTAIN),))
     most = 100 * (3 + 64)
     assert encode_body([CodedArray(np.zeros((1, most), np.int64), models)], wide=False) == b"\0\0\0"
     beyond = CodedArray(np.zeros((1, most + 1), np.int64), models)
     encoded = encode_body([beyond], wide=False)
     assert encoded[0] == 1
-    assert not decode_body(encoded, [spec_of(beyond)])[0].values.any()
+    assert not decode_body(encoded, [spec_of(beyond)])[0].any()
 
 
 def test_class_indices_that_cost_nothing_beyond_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,89 @@
+// All integers of a part as bytes: the body of a payload (docs/format.md, section 8).
+//
+// Class indices, and everything of small parts, share one single-lane stream; the rest goes in 32-lane chunks.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "model.h"
+#include "output.h"
+
+namespace fewbits {
+
+constexpr uint64_t kMostSymbolsPerByte = 45440;     // WIRE
+constexpr uint64_t kSlackBytes = 64;                // WIRE: what the lanes' states can hold without a word
+constexpr uint64_t kChunkBits = uint64_t{1} << 20;  // 128 KiB of words: a chunk's states are then about 0.1 %
+
+// The models of an array's classes, and that of the class indices if there are several.
+struct ModelSet {
+    std::vector<IntegerModel> models;  // at least one
+    bool has_classes = false;
+    IntegerModel class_model;
+};
+
+// What a decoder knows of an array before its body: rows of equal length and models.
+struct ArraySpec {
+    size_t num_rows = 0;
+    size_t row_length = 0;
+    ModelSet models;
+};
+
+// Decodes a body into the outputs, one for each array, of num_rows * row_length elements.
+//
+// Chunks are decoded by up to `num_threads` threads. Throws Corrupt if the body breaks a rule of sections 8 to 10; the
+// outputs then hold anything.
+void decode_body(const uint8_t* data, size_t size, const std::vector<ArraySpec>& arrays,
+                 const std::vector<Output>& outputs, int num_threads);
+
+// One array to be coded.
+struct CodedArray {
+    enum class Type { kInt32, kUint32, kInt64 };
+
+    const void* values = nullptr;  // num_rows * row_length
+    Type type = Type::kInt64;
+    size_t num_rows = 0;  // with one class all values are one row
+    size_t row_length = 0;
+    ModelSet models;
+    const int64_t* classes = nullptr;  // (num_rows,), each below the number of models; null with one class
+};
+
+// A body in pieces, so that its bytes are copied once, to where the caller wants them.
+class EncodedBody {
+public:
+    // Takes over anything that has data() and size().
+    template <typename Bytes>
+    void append(Bytes&& bytes) {
+        const auto held = std::make_shared<std::decay_t<Bytes>>(std::forward<Bytes>(bytes));
+        pieces_.push_back({held, held->data(), held->size()});
+        size_ += held->size();
+    }
+
+    size_t size() const { return size_; }
+    void copy_to(uint8_t* out) const;
+
+    uint64_t num_symbols = 0;  // class indices included
+
+private:
+    struct Piece {
+        std::shared_ptr<const void> held;
+        const uint8_t* data;
+        size_t size;
+    };
+
+    std::vector<Piece> pieces_;
+    size_t size_ = 0;
+};
+
+// Encodes the integers of a part's arrays, the symbols in 32-lane chunks if `wide`, else all in one lane.
+//
+// Chunks are encoded by up to `num_threads` threads; they hold about `chunk_bits` each, fewer in tests that want several
+// of few symbols. Throws InvalidArgument if a value has a symbol of frequency 0.
+EncodedBody encode_body(const std::vector<CodedArray>& arrays, bool wide, int num_threads,
+                        uint64_t chunk_bits = kChunkBits);
+
+}  // namespace fewbits

@@ -1,0 +1,488 @@
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <memory>
+
+#include "bits.h"
+#include "body.h"
+#include "errors.h"
+#include "isa.h"
+#include "lane.h"
+#include "leb128.h"
+#include "parallel.h"
+#include "wide.h"
+
+namespace fewbits {
+namespace {
+
+constexpr size_t kCostBlock = 2048;  // symbols whose costs are looked up at a time; a multiple of 32
+
+// A value outside of its table: which symbol of the array it is, and how far out.
+struct EscapedSymbol {
+    size_t position;
+    Escape escape;
+};
+
+// The coded part of one array: symbols in order, which of them are escapes and for what, and the raw bits by class.
+struct SymbolStream {
+    std::unique_ptr<uint8_t[]> symbols;
+    size_t num_symbols = 0;
+    std::vector<EscapedSymbol> escapes;
+    std::vector<BitWriter> raw;
+    size_t row_length = 0;          // symbols of a row
+    std::vector<uint32_t> classes;  // of the rows that have symbols
+};
+
+// Splits runs of values of one class: symbols for what the table has, escapes and raw bits for the rest.
+template <typename Value>
+class RowSplitter {
+public:
+    RowSplitter(const IntegerModel& model, BitWriter& raw)
+        : model_(model), raw_(raw), centre_(static_cast<uint64_t>(model.centre)),
+          first_(static_cast<uint64_t>(model.table.low)), num_values_(static_cast<uint64_t>(model.table.num_values)) {}
+
+    void split(
+        const Value* values, size_t count, uint8_t* symbols, size_t position, std::vector<EscapedSymbol>& escapes) {
+        const int64_t base = static_cast<int64_t>(centre_ + first_);
+        constexpr int64_t kNear = int64_t{1} << 30;
+        constexpr int64_t kLeastBase = std::is_signed<Value>::value ? -kNear : 0;
+        if (model_.shift == 0 && sizeof(Value) == 4 && base >= kLeastBase && base <= kNear) {
+            // A value of 32 bits and such a base are less than 2^32 - 64 apart: what is within 64 places of the base
+            // modulo 2^32 is within 64 places of it. (An unsigned value may be 2^32 and more above a negative base.)
+            kernels().place_values(values, count, static_cast<uint32_t>(base), static_cast<uint32_t>(num_values_), symbols);
+        } else if (model_.shift == 0) {
+            for (size_t i = 0; i < count; ++i) symbols[i] = symbol_at(wide(values[i]) - centre_ - first_);
+        } else if (model_.shift <= 56) {
+            place_with_raw(values, count, symbols);
+        } else {
+            for (size_t i = 0; i < count; ++i) symbols[i] = symbol_at(high_of(wide(values[i]) - centre_) - first_);
+            write_raw(values, count);
+        }
+        const uint8_t* at = symbols;
+        const uint8_t* const end = symbols + count;
+        while (at != end) {
+            const void* found = std::memchr(at, static_cast<int>(num_values_), static_cast<size_t>(end - at));
+            if (found == nullptr) break;
+            at = static_cast<const uint8_t*>(found);
+            const auto i = static_cast<size_t>(at - symbols);
+            escapes.push_back({position + i, escape_of(wide(values[i]) - centre_)});
+            ++at;
+        }
+    }
+
+    // Writes the low bits of values that have no symbols.
+    void write_raw(const Value* values, size_t count) {
+        if (model_.shift == 0) return;
+        const uint64_t mask = (uint64_t{1} << model_.shift) - 1;
+        for (size_t i = 0; i < count; ++i) raw_.write((wide(values[i]) - centre_) & mask, model_.shift);
+    }
+
+private:
+    static uint64_t wide(Value value) { return static_cast<uint64_t>(static_cast<int64_t>(value)); }
+
+    uint8_t symbol_at(uint64_t place) const { return static_cast<uint8_t>(place < num_values_ ? place : num_values_); }
+
+    void place_with_raw(const Value* values, size_t count, uint8_t* symbols) {
+        const int shift = model_.shift;
+        const uint64_t centre = centre_, mask = (uint64_t{1} << shift) - 1;
+        BitWriter::Run run = raw_.begin(count * static_cast<uint64_t>(shift));
+        for (size_t i = 0; i < count; ++i) {
+            const uint64_t difference = wide(values[i]) - centre;
+            symbols[i] = symbol_at(high_of(difference) - first_);
+            run.write(difference & mask, shift);
+        }
+        raw_.end(run);
+    }
+
+    // C++17 leaves it to the compiler whether the sign is shifted in; every one there is does so.
+    uint64_t high_of(uint64_t difference) const {
+        return static_cast<uint64_t>(static_cast<int64_t>(difference) >> model_.shift);
+    }
+
+    Escape escape_of(uint64_t difference) const {
+        if (model_.table.escape() == 0) throw InvalidArgument("a value lies outside of a table that has no escape.");
+        const uint64_t high = high_of(difference);
+        if (static_cast<int64_t>(high) < model_.table.low) return {first_ - high - 1, true};
+        return {high - static_cast<uint64_t>(model_.table.last()) - 1, false};
+    }
+
+    const IntegerModel& model_;
+    BitWriter& raw_;
+    uint64_t centre_, first_, num_values_;
+};
+
+template <typename Value>
+SymbolStream split_array(const CodedArray& array) {
+    const std::vector<IntegerModel>& models = array.models.models;
+    const bool has_classes = array.classes != nullptr;
+    const size_t num_rows = has_classes ? array.num_rows : 1;
+    const size_t row_length = has_classes ? array.row_length : array.num_rows * array.row_length;
+    SymbolStream stream;
+    stream.row_length = row_length;
+    stream.raw.resize(models.size());
+    std::vector<RowSplitter<Value>> splitters;
+    for (size_t k = 0; k < models.size(); ++k) {
+        if (models[k].has_table) check_table(models[k].table);
+        splitters.emplace_back(models[k], stream.raw[k]);
+    }
+    const auto class_of = [&](size_t row) {
+        const int64_t index = has_classes ? array.classes[row] : 0;
+        if (index < 0 || static_cast<size_t>(index) >= models.size()) {
+            throw InvalidArgument("a row's class has no model.");
+        }
+        return static_cast<size_t>(index);
+    };
+    for (size_t row = 0; row < num_rows; ++row) {
+        const size_t k = class_of(row);
+        if (models[k].has_table) stream.classes.push_back(static_cast<uint32_t>(k));
+    }
+    stream.num_symbols = stream.classes.size() * row_length;
+    stream.symbols.reset(new uint8_t[stream.num_symbols]);
+    const Value* values = static_cast<const Value*>(array.values);
+    size_t position = 0;
+    for (size_t row = 0; row < num_rows; ++row, values += row_length) {
+        const size_t k = class_of(row);
+        if (!models[k].has_table) {
+            splitters[k].write_raw(values, row_length);
+            continue;
+        }
+        splitters[k].split(values, row_length, stream.symbols.get() + position, position, stream.escapes);
+        position += row_length;
+    }
+    for (BitWriter& writer : stream.raw) writer.finish();
+    return stream;
+}
+
+SymbolStream split(const CodedArray& array) {
+    switch (array.type) {
+        case CodedArray::Type::kInt32: return split_array<int32_t>(array);
+        case CodedArray::Type::kUint32: return split_array<uint32_t>(array);
+        default: return split_array<int64_t>(array);
+    }
+}
+
+// What a table takes to encode with, and what its symbols cost.
+struct CodingTable {
+    explicit CodingTable(const Table& table) {
+        fill_encode(alias_table(table), encode);
+        for (int s = 0; s < kMaxSymbols; ++s) {
+            const uint16_t count = table.counts[static_cast<size_t>(s)];
+            costs.set(s, count == 0 ? 0 : static_cast<uint64_t>(frequency_costs()[count]));
+        }
+    }
+
+    EncodeTable encode;
+    SymbolMap costs;  // in 1/65536 bit, below 2^20 each; 0 for what cannot occur
+};
+
+// Tables of all classes of some arrays, made when they are first asked for.
+class CodingTables {
+public:
+    explicit CodingTables(const std::vector<IntegerModel>& models) : models_(models), tables_(models.size()) {}
+
+    const CodingTable& of(size_t index) {
+        if (!tables_[index]) tables_[index] = std::make_unique<CodingTable>(models_[index].table);
+        return *tables_[index];
+    }
+
+private:
+    std::vector<IntegerModel> models_;
+    std::vector<std::unique_ptr<CodingTable>> tables_;
+};
+
+// All symbols of a wide body as rows, and where its groups lie: the plan that chunks are cut from.
+struct Row {
+    const uint8_t* symbols;
+    size_t length;
+    const CodingTable* table;
+};
+
+
+class WideEncoder {
+public:
+    explicit WideEncoder(uint64_t chunk_bits) : chunk_bits_(chunk_bits) {}
+
+    void add(const SymbolStream& stream, CodingTables& tables) {
+        if (stream.row_length == 0) return;
+        const uint8_t* symbols = stream.symbols.get();
+        for (const uint32_t k : stream.classes) {
+            rows_.push_back({symbols, stream.row_length, &tables.of(k)});
+            symbols += stream.row_length;
+        }
+        for (const EscapedSymbol& escaped : stream.escapes) {
+            escapes_.push_back({num_symbols_ + escaped.position, escaped.escape});
+        }
+        num_symbols_ += stream.num_symbols;
+    }
+
+    struct Chunk {
+        uint64_t num_symbols = 0;
+        std::vector<uint8_t> states, words;
+        BitWriter escapes;
+    };
+
+    // Appends the chunk list to `head`; returns the chunks.
+    std::vector<Chunk> encode(std::vector<uint8_t>& head, int num_threads) {
+        cut();
+        const size_t num_chunks = bounds_.empty() ? 0 : bounds_.size() - 1;
+        write_uint(head, num_chunks);
+        std::vector<Chunk> encoded(num_chunks);
+        const auto threads = std::min(static_cast<size_t>(std::max(num_threads, 1)), num_chunks);
+        const size_t share = threads == 0 ? 0 : (num_chunks + threads - 1) / threads;
+        const size_t together = std::min(share, static_cast<size_t>(kernels().num_streams));
+        std::atomic<size_t> next{0};
+        on_threads(threads, [&](size_t) {
+            for (size_t i; (i = next.fetch_add(together)) < num_chunks;) {
+                encode_together(i, std::min(i + together, num_chunks), encoded);
+            }
+        });
+        for (const Chunk& chunk : encoded) {
+            write_uint(head, chunk.num_symbols);
+            write_uint(head, chunk.words.size() / 2);
+            write_uint(head, chunk.escapes.size());
+        }
+        return encoded;
+    }
+
+private:
+
+    // A place between two groups: a row, a column that is a multiple of 32, and the symbol there.
+    struct Bound {
+        size_t row = 0, column = 0;
+        uint64_t symbol = 0;
+    };
+
+    // Cuts the groups into chunks of nearly equal cost, about chunk_bits_ each.
+    void cut() {
+        if (num_symbols_ == 0) return;
+        std::vector<uint64_t> bits;  // up to and with each group
+        bits.reserve(static_cast<size_t>(num_symbols_ / kLanes) + rows_.size());
+        uint64_t total = 0;
+        uint32_t costs[kCostBlock];
+        for (const Row& row : rows_) {
+            for (size_t column = 0; column < row.length; column += kCostBlock) {
+                const size_t count = std::min(kCostBlock, row.length - column);
+                kernels().map_symbols(row.table->costs, 4, row.symbols + column, count, reinterpret_cast<uint8_t*>(costs));
+                for (size_t i = 0; i < count; i += kLanes) {
+                    uint32_t cost = 0;
+                    for (size_t j = i; j < std::min(i + kLanes, count); ++j) cost += costs[j];
+                    total += cost;
+                    bits.push_back(total >> 16);
+                }
+            }
+        }
+        const uint64_t last = bits.back();
+        const uint64_t num = std::max<uint64_t>(1, (last + chunk_bits_ - 1) / chunk_bits_);
+        std::vector<size_t> cuts = {0};
+        for (uint64_t k = 1; k < num; ++k) {
+            const auto at = std::lower_bound(bits.begin(), bits.end(), last * k / num);
+            cuts.push_back(static_cast<size_t>(at - bits.begin()) + 1);
+        }
+        cuts.push_back(bits.size());
+        cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
+        place(cuts);
+    }
+
+    void place(const std::vector<size_t>& cuts) {
+        Bound bound;
+        size_t group = 0;
+        for (const size_t cut : cuts) {
+            while (group < cut) {
+                const size_t length = rows_[bound.row].length;
+                const size_t in_row = (length - bound.column + kLanes - 1) / kLanes;
+                const size_t taken = std::min(in_row, cut - group);
+                group += taken;
+                const size_t column = bound.column + taken * kLanes;
+                if (taken < in_row) {
+                    bound.symbol += taken * kLanes;
+                    bound.column = column;
+                } else {
+                    bound.symbol += length - bound.column;
+                    bound.column = 0;
+                    ++bound.row;
+                }
+            }
+            bounds_.push_back(bound);
+        }
+    }
+
+    // A chunk while it is encoded, from its end to its front.
+    class Cursor {
+    public:
+        Cursor(const std::vector<Row>& rows, const Bound& begin, const Bound& end)
+            : rows_(rows), begin_(begin), row_(end.row), column_(end.column), num_symbols_(end.symbol - begin.symbol) {
+            // A symbol sheds one word at most; kernels may write over 32 bytes below what they say.
+            room_ = static_cast<size_t>(2 * num_symbols_ + kGroupBytes);
+            buffer_.reset(new uint8_t[room_]);
+            stream_.words = buffer_.get() + room_;
+            for (uint32_t& state : stream_.state) state = kLowest;
+            enter_row();
+        }
+
+        bool done() const { return row_ == begin_.row && column_ == first_; }
+        size_t full_groups() const { return (column_ - first_) / kLanes; }
+        EncodeStream* stream() { return &stream_; }
+
+        void advance(size_t num_groups) {
+            column_ -= num_groups * kLanes;
+            enter_row();
+        }
+
+        Chunk finish(const std::vector<EscapedSymbol>& escapes) const {
+            Chunk chunk;
+            chunk.num_symbols = num_symbols_;
+            chunk.words.assign(stream_.words, buffer_.get() + room_);
+            for (const uint32_t state : stream_.state) {
+                for (int i = 0; i < 4; ++i) chunk.states.push_back(static_cast<uint8_t>(state >> 8 * i));
+            }
+            const auto before = [](const EscapedSymbol& escaped, uint64_t symbol) { return escaped.position < symbol; };
+            auto escaped = std::lower_bound(escapes.begin(), escapes.end(), begin_.symbol, before);
+            const auto last = std::lower_bound(escapes.begin(), escapes.end(), begin_.symbol + num_symbols_, before);
+            for (; escaped != last; ++escaped) write_escape(chunk.escapes, escaped->escape);
+            chunk.escapes.finish();
+            return chunk;
+        }
+
+    private:
+        // Goes on with the row before where one is used up, and codes the short group at a row's end.
+        void enter_row() {
+            do {
+                first_ = row_ == begin_.row ? begin_.column : 0;
+                if (column_ == first_) {
+                    if (row_ == begin_.row) return;
+                    --row_;
+                    column_ = rows_[row_].length;
+                    first_ = row_ == begin_.row ? begin_.column : 0;
+                }
+                stream_.table = &rows_[row_].table->encode;
+                stream_.symbols = rows_[row_].symbols + column_;
+                const size_t rest = (column_ - first_) % kLanes;
+                if (rest == 0) return;
+                encode_group(stream_, rest);
+                column_ -= rest;
+            } while (column_ == first_);  // a row of one short group only: rows may be many, so no recursion
+        }
+
+        const std::vector<Row>& rows_;
+        Bound begin_;
+        size_t row_, column_;  // the end of what is left
+        size_t first_ = 0;     // where the row's share of the chunk begins
+        uint64_t num_symbols_;
+        size_t room_;
+        std::unique_ptr<uint8_t[]> buffer_;
+        EncodeStream stream_;
+    };
+
+    // Encodes chunks first ... stop - 1 in lockstep, one group of each in turn.
+    void encode_together(size_t first, size_t stop, std::vector<Chunk>& encoded) const {
+        const Kernels& inner = kernels();
+        std::vector<std::unique_ptr<Cursor>> cursors;
+        for (size_t i = first; i < stop; ++i) {
+            cursors.push_back(std::make_unique<Cursor>(rows_, bounds_[i], bounds_[i + 1]));
+        }
+        for (;;) {
+            size_t groups = SIZE_MAX;
+            std::vector<Cursor*> running;
+            for (const auto& cursor : cursors) {
+                if (cursor->done()) continue;
+                running.push_back(cursor.get());
+                groups = std::min(groups, cursor->full_groups());
+            }
+            if (running.empty()) break;
+            EncodeStream* streams[kMostStreams];
+            for (size_t i = 0; i < running.size(); ++i) streams[i] = running[i]->stream();
+            inner.encode(streams, static_cast<int>(running.size()), groups);
+            for (Cursor* cursor : running) cursor->advance(groups);
+        }
+        for (size_t i = first; i < stop; ++i) encoded[i] = cursors[i - first]->finish(escapes_);
+    }
+
+    std::vector<Row> rows_;
+    std::vector<EscapedSymbol> escapes_;  // by place among all symbols
+    uint64_t chunk_bits_;
+    uint64_t num_symbols_ = 0;
+    std::vector<Bound> bounds_;
+};
+
+// A run of symbols of one table in the single-lane stream.
+struct LaneRun {
+    const uint8_t* symbols;
+    size_t count;
+    const EncodeTable* table;
+};
+
+}  // namespace
+
+void EncodedBody::copy_to(uint8_t* out) const {
+    for (const Piece& piece : pieces_) {
+        if (piece.size != 0) std::memcpy(out, piece.data, piece.size);
+        out += piece.size;
+    }
+}
+
+EncodedBody encode_body(const std::vector<CodedArray>& arrays, bool wide, int num_threads, uint64_t chunk_bits) {
+    // Streams, and tables, of class indices and of arrays, as they come: what points to them must find them there.
+    std::vector<std::unique_ptr<SymbolStream>> streams;
+    std::vector<std::unique_ptr<CodingTables>> tables;
+    std::vector<LaneRun> lane_runs;
+    BitWriter lane_escapes;
+    WideEncoder chunks(chunk_bits);
+    EncodedBody body;
+    const auto put_in_lane = [&](const SymbolStream& stream, CodingTables& coding) {
+        const uint8_t* symbols = stream.symbols.get();
+        for (const uint32_t k : stream.classes) {
+            if (stream.row_length != 0) lane_runs.push_back({symbols, stream.row_length, &coding.of(k).encode});
+            symbols += stream.row_length;
+        }
+        for (const EscapedSymbol& escaped : stream.escapes) write_escape(lane_escapes, escaped.escape);
+    };
+    const auto add = [&](const CodedArray& array, bool in_lane) {
+        streams.push_back(std::make_unique<SymbolStream>(split(array)));
+        tables.push_back(std::make_unique<CodingTables>(array.models.models));
+        SymbolStream& stream = *streams.back();
+        body.num_symbols += stream.num_symbols;
+        if (in_lane) {
+            put_in_lane(stream, *tables.back());
+        } else {
+            chunks.add(stream, *tables.back());
+        }
+    };
+    for (const CodedArray& array : arrays) {
+        if (array.classes != nullptr) {
+            CodedArray indices;
+            indices.values = array.classes;
+            indices.num_rows = 1;
+            indices.row_length = array.num_rows;
+            indices.models.models = {array.models.class_model};
+            add(indices, true);
+        }
+        add(array, !wide);
+    }
+    LaneEncoder lane;
+    for (size_t r = lane_runs.size(); r-- > 0;) {
+        for (size_t i = lane_runs[r].count; i-- > 0;) lane.put(*lane_runs[r].table, lane_runs[r].symbols[i]);
+    }
+    std::vector<uint8_t> lane_bytes = lane.finish();
+    lane_escapes.finish();
+    std::vector<uint8_t> head = {static_cast<uint8_t>(wide ? 1 : 0)};
+    write_uint(head, lane_bytes.size());
+    write_uint(head, lane_escapes.size());
+    std::vector<WideEncoder::Chunk> encoded;
+    if (wide) encoded = chunks.encode(head, num_threads);
+    body.append(std::move(head));
+    body.append(std::move(lane_bytes));
+    body.append(std::move(lane_escapes));
+    for (WideEncoder::Chunk& chunk : encoded) {
+        body.append(std::move(chunk.states));
+        body.append(std::move(chunk.words));
+        body.append(std::move(chunk.escapes));
+    }
+    for (const auto& stream : streams) {
+        for (BitWriter& raw : stream->raw) {
+            if (raw.size() != 0) body.append(std::move(raw));
+        }
+    }
+    return body;
+}
+
+}  // namespace fewbits

@@ -1,0 +1,77 @@
+// Choosing the integer model, and the models of classes of rows, that code given integers in the fewest bytes.
+//
+// The same choices and the same costs as fewbits/models/fit.py and histogram.py, which say why they are made so.
+// Costs are integers in 1/65536 bit.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "model.h"
+#include "spectrum.h"
+#include "table.h"
+
+namespace fewbits {
+
+// The shipped tables (docs/format.md, section 6), and what integers cost under each of them.
+class Shipped {
+public:
+    static constexpr size_t kNumTables = 192;
+    static constexpr size_t kNumMagnitudes = static_cast<size_t>(kReach) + 1;
+    using Magnitudes = std::array<int64_t, kNumMagnitudes>;  // how many integers have magnitude 0 ... 31
+
+    // From (192, 64) frequencies and (192,) numbers of values. Throws InvalidArgument unless each table has values of
+    // magnitude 31 at most, and equal frequencies for a value and its negative.
+    Shipped(const uint16_t* counts, const int64_t* num_values);
+
+    const Table& table(size_t code) const { return tables_[code]; }
+    bool has(const Table& table) const;
+
+    struct Choice {
+        size_t code;
+        double cost;
+    };
+    // The table that codes integers in the fewest bits; of equals the one of the lowest code.
+    Choice choose(const Magnitudes& magnitudes) const;
+
+private:
+    std::vector<Table> tables_;
+    // (32, 192): the cost of a magnitude under each table, an escape's with its code.
+    // NUMERICS: doubles holding integers, so that sums of products with counts are exact in any order.
+    std::vector<double> costs_;
+};
+
+struct FittedModel {
+    IntegerModel model;
+    int shipped = -1;  // the code of the shipped table it was given, -1 if another or none
+    int64_t cost = 0;  // of the integers and of the description
+};
+
+struct FittedRows {
+    std::vector<FittedModel> models;
+    FittedModel class_model;
+    int64_t cost = 0;
+};
+
+FittedModel fit_model(const Spectrum& spectrum, const Shipped& shipped);
+
+// Arguments as of `spectra_of_rows`, there for the same T; at least two classes.
+template <typename T>
+FittedRows fit_rows(const T* values, size_t num_rows, size_t row_length, const int64_t* classes, size_t num_classes,
+                    const Shipped& shipped);
+
+// How often integers occur: ascending values, none twice, and counts, none of them 0.
+struct Occurrences {
+    const int64_t* values;
+    const int64_t* counts;
+    size_t size;
+};
+
+// The table of consecutive values that codes integers in the fewest bits, or none if all integers are one value.
+// `occurrences` has at least one value, none is 2^15 or more from 0; `elsewhere` further integers lie outside of them.
+std::optional<Table> histogram_table(Occurrences occurrences, int64_t elsewhere);
+
+}  // namespace fewbits

@@ -1,0 +1,250 @@
+// AVX2: eight lanes a register, slots looked up by gathers in a direct table of 32 KB.
+#include <immintrin.h>
+
+#include <array>
+#include <cstring>
+
+#include "place_values.h"
+#include "wide.h"
+
+namespace fewbits {
+namespace {
+
+constexpr int kVectors = kLanes / 8;
+
+// For each set of lanes (a byte) eight indices, one a byte. `expand`: lane i of the set takes the word with as many
+// lanes of the set before it. `compress`: the set's lanes, in order, end up in the last places.
+struct LaneOrders {
+    std::array<uint64_t, 256> expand{};
+    std::array<uint64_t, 256> compress{};
+};
+
+constexpr LaneOrders make_lane_orders() {
+    LaneOrders orders{};
+    for (unsigned set = 0; set < 256; ++set) {
+        unsigned size = 0;
+        for (unsigned lane = 0; lane < 8; ++lane) size += set >> lane & 1;
+        unsigned before = 0;
+        for (unsigned lane = 0; lane < 8; ++lane) {
+            orders.expand[set] |= static_cast<uint64_t>(before) << 8 * lane;
+            if (set >> lane & 1) {
+                orders.compress[set] |= static_cast<uint64_t>(lane) << 8 * (8 - size + before);
+                ++before;
+            }
+        }
+    }
+    return orders;
+}
+
+constexpr LaneOrders kLaneOrders = make_lane_orders();
+
+inline __m256i order_of(uint64_t indices) {
+    return _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(indices)));
+}
+
+template <int kStreams>
+void decode_streams(DecodeStream* const* streams, size_t num_groups) {
+    const __m256i slot_mask = _mm256_set1_epi32(kTotal - 1);
+    const __m256i symbol_mask = _mm256_set1_epi32(kMaxSymbols - 1);
+    const __m256i one = _mm256_set1_epi32(1);
+    const __m256i symbol_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    __m256i state[kStreams][kVectors];
+    const uint8_t* words[kStreams];
+    uint8_t* symbols[kStreams];
+    const int* entries[kStreams];
+    for (int s = 0; s < kStreams; ++s) {
+        for (int v = 0; v < kVectors; ++v) {
+            state[s][v] = _mm256_load_si256(reinterpret_cast<const __m256i*>(streams[s]->state + 8 * v));
+        }
+        words[s] = streams[s]->words;
+        symbols[s] = streams[s]->symbols;
+        entries[s] = reinterpret_cast<const int*>(streams[s]->direct->entries);
+    }
+    for (size_t group = 0; group < num_groups; ++group) {
+        for (int s = 0; s < kStreams; ++s) {
+            __m256i entry[kVectors];
+            for (int v = 0; v < kVectors; ++v) {
+                const __m256i x = state[s][v];
+                entry[v] = _mm256_i32gather_epi32(entries[s], _mm256_and_si256(x, slot_mask), 4);
+                const __m256i less_one = _mm256_and_si256(_mm256_srli_epi32(entry[v], 6), slot_mask);
+                const __m256i high = _mm256_srli_epi32(x, kPrecision);
+                const __m256i product = _mm256_mullo_epi32(_mm256_add_epi32(less_one, one), high);
+                state[s][v] = _mm256_add_epi32(product, _mm256_srli_epi32(entry[v], 19));
+            }
+            for (int v = 0; v < kVectors; ++v) {
+                const __m256i x = state[s][v];
+                const __m256i needs = _mm256_cmpeq_epi32(_mm256_srli_epi32(x, 16), _mm256_setzero_si256());
+                const auto set = static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(needs)));
+                // Sixteen bytes at most 8 * v words into the group: within its 32 words.
+                const __m128i packed = _mm_loadu_si128(reinterpret_cast<const __m128i*>(words[s]));
+                const __m256i taken =
+                    _mm256_permutevar8x32_epi32(_mm256_cvtepu16_epi32(packed), order_of(kLaneOrders.expand[set]));
+                const __m256i filled = _mm256_or_si256(_mm256_slli_epi32(x, 16), taken);
+                state[s][v] = _mm256_blendv_epi8(x, filled, needs);
+                words[s] += 2 * _mm_popcnt_u32(set);
+            }
+            // Packing works within 128-bit halves; the last permutation puts the symbols back in lane order.
+            for (int v = 0; v < kVectors; ++v) entry[v] = _mm256_and_si256(entry[v], symbol_mask);
+            const __m256i low = _mm256_packus_epi32(entry[0], entry[1]);
+            const __m256i high = _mm256_packus_epi32(entry[2], entry[3]);
+            const __m256i all = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), symbol_order);
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(symbols[s]), all);
+            symbols[s] += kLanes;
+        }
+    }
+    for (int s = 0; s < kStreams; ++s) {
+        for (int v = 0; v < kVectors; ++v) {
+            _mm256_store_si256(reinterpret_cast<__m256i*>(streams[s]->state + 8 * v), state[s][v]);
+        }
+        streams[s]->words = words[s];
+        streams[s]->symbols = symbols[s];
+    }
+}
+
+void decode_groups(DecodeStream* const* streams, int num_streams, size_t num_groups) {
+    if (num_streams == 2) return decode_streams<2>(streams, num_groups);
+    for (int s = 0; s < num_streams; ++s) decode_streams<1>(streams + s, num_groups);
+}
+
+// NUMERICS: float32 holds neither x nor x / f exactly, but the quotient is below 2^19, so that it is off by less than
+// 1/8 before it is cut to an integer, and by at most 1 after: one step of correction each way makes it exact.
+inline __m256i divide(__m256i x, __m256i frequency, __m256i& rest) {
+    const __m256 high = _mm256_cvtepi32_ps(_mm256_srli_epi32(x, 16));
+    const __m256 low = _mm256_cvtepi32_ps(_mm256_and_si256(x, _mm256_set1_epi32(0xFFFF)));
+    const __m256 real = _mm256_add_ps(_mm256_mul_ps(high, _mm256_set1_ps(65536.0f)), low);
+    __m256i quotient = _mm256_cvttps_epi32(_mm256_div_ps(real, _mm256_cvtepi32_ps(frequency)));
+    rest = _mm256_sub_epi32(x, _mm256_mullo_epi32(quotient, frequency));
+    const __m256i too_high = _mm256_cmpgt_epi32(_mm256_setzero_si256(), rest);  // -1 where it is
+    quotient = _mm256_add_epi32(quotient, too_high);
+    rest = _mm256_add_epi32(rest, _mm256_and_si256(too_high, frequency));
+    const __m256i too_low = _mm256_cmpgt_epi32(frequency, rest);  // 0 where it is
+    quotient = _mm256_add_epi32(quotient, _mm256_add_epi32(too_low, _mm256_set1_epi32(1)));
+    rest = _mm256_sub_epi32(rest, _mm256_andnot_si256(too_low, frequency));
+    return quotient;
+}
+
+template <int kStreams>
+void encode_streams(EncodeStream* const* streams, size_t num_groups) {
+    const __m256i low_half = _mm256_set1_epi32(0xFFFF);
+    alignas(32) uint32_t packed[kStreams][kMaxSymbols];  // frequency | start << 16: one gather for both
+    __m256i state[kStreams][kVectors];
+    uint8_t* words[kStreams];
+    const uint8_t* symbols[kStreams];
+    for (int s = 0; s < kStreams; ++s) {
+        const EncodeTable& table = *streams[s]->table;
+        for (int k = 0; k < kMaxSymbols; ++k) {
+            packed[s][k] = table.frequency[k] | static_cast<uint32_t>(table.start[k]) << 16;
+        }
+        for (int v = 0; v < kVectors; ++v) {
+            state[s][v] = _mm256_load_si256(reinterpret_cast<const __m256i*>(streams[s]->state + 8 * v));
+        }
+        words[s] = streams[s]->words;
+        symbols[s] = streams[s]->symbols;
+    }
+    for (size_t group = 0; group < num_groups; ++group) {
+        for (int s = 0; s < kStreams; ++s) {
+            const auto* slots = reinterpret_cast<const int*>(streams[s]->table->slots);
+            symbols[s] -= kLanes;
+            for (int v = kVectors - 1; v >= 0; --v) {
+                const __m128i eight = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(symbols[s] + 8 * v));
+                const __m256i both = _mm256_i32gather_epi32(
+                    reinterpret_cast<const int*>(packed[s]), _mm256_cvtepu8_epi32(eight), 4);
+                const __m256i frequency = _mm256_and_si256(both, low_half);
+                __m256i x = state[s][v];
+                const __m256i keeps = _mm256_cmpgt_epi32(frequency, _mm256_srli_epi32(x, 32 - kPrecision));
+                const auto set = ~static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(keeps))) & 0xFF;
+                const __m256i ordered =
+                    _mm256_permutevar8x32_epi32(_mm256_and_si256(x, low_half), order_of(kLaneOrders.compress[set]));
+                const __m128i shed =
+                    _mm_packus_epi32(_mm256_castsi256_si128(ordered), _mm256_extracti128_si256(ordered, 1));
+                // The shed words are the last of the eight; what is written before them is written over later.
+                _mm_storeu_si128(reinterpret_cast<__m128i*>(words[s] - 16), shed);
+                words[s] -= 2 * _mm_popcnt_u32(set);
+                x = _mm256_blendv_epi8(_mm256_srli_epi32(x, 16), x, keeps);
+                __m256i rest;
+                const __m256i quotient = divide(x, frequency, rest);
+                const __m256i place = _mm256_add_epi32(_mm256_srli_epi32(both, 16), rest);
+                const __m256i slot = _mm256_and_si256(_mm256_i32gather_epi32(slots, place, 2), low_half);
+                state[s][v] = _mm256_add_epi32(_mm256_slli_epi32(quotient, kPrecision), slot);
+            }
+        }
+    }
+    for (int s = 0; s < kStreams; ++s) {
+        for (int v = 0; v < kVectors; ++v) {
+            _mm256_store_si256(reinterpret_cast<__m256i*>(streams[s]->state + 8 * v), state[s][v]);
+        }
+        streams[s]->words = words[s];
+        streams[s]->symbols = symbols[s];
+    }
+}
+
+void encode_groups(EncodeStream* const* streams, int num_streams, size_t num_groups) {
+    if (num_streams == 2) return encode_streams<2>(streams, num_groups);
+    for (int s = 0; s < num_streams; ++s) encode_streams<1>(streams + s, num_groups);
+}
+
+// Looks 32 symbols below 64 up in 64 bytes: four shuffles of 16 bytes, each blind to the indices of the others.
+struct ByteLookup {
+    __m256i index[4];
+
+    explicit ByteLookup(__m256i symbols) {
+        for (int quarter = 0; quarter < 4; ++quarter) {
+            // A shuffle gives 0 where bit 7 is set: adding 0x70 sets it, saturated, for all but 0 ... 15.
+            const __m256i first = _mm256_set1_epi8(static_cast<char>(16 * quarter));
+            index[quarter] = _mm256_adds_epu8(_mm256_sub_epi8(symbols, first), _mm256_set1_epi8(0x70));
+        }
+    }
+
+    __m256i operator()(const uint8_t* bytes) const {
+        __m256i found = _mm256_setzero_si256();
+        for (int quarter = 0; quarter < 4; ++quarter) {
+            const __m128i sixteen = _mm_load_si128(reinterpret_cast<const __m128i*>(bytes + 16 * quarter));
+            const __m256i twice = _mm256_broadcastsi128_si256(sixteen);
+            found = _mm256_or_si256(found, _mm256_shuffle_epi8(twice, index[quarter]));
+        }
+        return found;
+    }
+};
+
+inline void store(uint8_t* out, __m256i value) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), value); }
+
+inline void map_32_symbols(const SymbolMap& map, int width, const uint8_t* symbols, uint8_t* out) {
+    const ByteLookup look_up(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(symbols)));
+    const __m256i byte0 = look_up(map.planes[0]);
+    if (width == 1) return store(out, byte0);
+    const __m256i byte1 = look_up(map.planes[1]);
+    // Unpacking works within 128-bit halves: a holds symbols 0-7 and 16-23, b holds 8-15 and 24-31.
+    const __m256i a = _mm256_unpacklo_epi8(byte0, byte1);
+    const __m256i b = _mm256_unpackhi_epi8(byte0, byte1);
+    if (width == 2) {
+        store(out, _mm256_permute2x128_si256(a, b, 0x20));
+        return store(out + 32, _mm256_permute2x128_si256(a, b, 0x31));
+    }
+    const __m256i byte2 = look_up(map.planes[2]);
+    const __m256i byte3 = look_up(map.planes[3]);
+    const __m256i c = _mm256_unpacklo_epi8(byte2, byte3);
+    const __m256i d = _mm256_unpackhi_epi8(byte2, byte3);
+    const __m256i ac0 = _mm256_unpacklo_epi16(a, c);  // 0-3 and 16-19
+    const __m256i ac1 = _mm256_unpackhi_epi16(a, c);  // 4-7 and 20-23
+    const __m256i bd0 = _mm256_unpacklo_epi16(b, d);  // 8-11 and 24-27
+    const __m256i bd1 = _mm256_unpackhi_epi16(b, d);  // 12-15 and 28-31
+    store(out, _mm256_permute2x128_si256(ac0, ac1, 0x20));
+    store(out + 32, _mm256_permute2x128_si256(bd0, bd1, 0x20));
+    store(out + 64, _mm256_permute2x128_si256(ac0, ac1, 0x31));
+    store(out + 96, _mm256_permute2x128_si256(bd0, bd1, 0x31));
+}
+
+void map_symbols(const SymbolMap& map, int width, const uint8_t* symbols, size_t count, uint8_t* out) {
+    if (width == 8) return kScalarKernels.map_symbols(map, width, symbols, count, out);
+    size_t i = 0;
+    for (; i + 32 <= count; i += 32) map_32_symbols(map, width, symbols + i, out + i * static_cast<size_t>(width));
+    for (; i < count; ++i) {
+        std::memcpy(out + i * static_cast<size_t>(width), &map.words[symbols[i] & 63], static_cast<size_t>(width));
+    }
+}
+
+}  // namespace
+
+const Kernels kAvx2Kernels = {"avx2", 2, true, decode_groups, encode_groups, map_symbols, place_values};
+
+}  // namespace fewbits

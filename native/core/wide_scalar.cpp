@@ -1,0 +1,109 @@
+// The portable path. Read this one: the others do the same with wider registers.
+#include <cstring>
+
+#include "errors.h"
+#include "place_values.h"
+#include "wide.h"
+
+namespace fewbits {
+
+void decode_group_checked(DecodeStream& stream, size_t num_symbols) {
+    const AliasTable& table = *stream.alias;
+    for (size_t lane = 0; lane < num_symbols; ++lane) {
+        uint32_t x = stream.state[lane];
+        const uint32_t slot = x & (kTotal - 1);
+        const uint32_t bucket = slot / kBucket;
+        const bool own = slot < table.divider[bucket];
+        const uint32_t symbol = own ? bucket : table.alias[bucket];
+        const uint32_t offset = (slot + (own ? table.own_shift[bucket] : table.alias_shift[bucket])) & 0xFFFF;
+        x = table.frequency[symbol] * (x >> kPrecision) + offset;
+        if (x < kLowest) {
+            if (stream.words == stream.end) throw Corrupt("a stream has too few words.");
+            x = x << 16 | load_word(stream.words);
+            stream.words += 2;
+        }
+        stream.state[lane] = x;
+        stream.symbols[lane] = static_cast<uint8_t>(symbol);
+    }
+    stream.symbols += num_symbols;
+}
+
+void encode_group(EncodeStream& stream, size_t num_symbols) {
+    const EncodeTable& table = *stream.table;
+    stream.symbols -= num_symbols;
+    for (size_t lane = num_symbols; lane-- > 0;) {
+        const uint8_t symbol = stream.symbols[lane];
+        const uint32_t frequency = table.frequency[symbol];
+        uint32_t x = stream.state[lane];
+        if (x >> (32 - kPrecision) >= frequency) {
+            stream.words -= 2;
+            stream.words[0] = static_cast<uint8_t>(x);
+            stream.words[1] = static_cast<uint8_t>(x >> 8);
+            x >>= 16;
+        }
+        // x div f as (x * m) >> 45 with m = floor(2^45 / f) + 1, for f < 2^13 and x < f * 2^19 (what shedding leaves):
+        // m = 2^45 / f + e with 0 < e <= 1, so x * m / 2^45 exceeds x / f by at most x / 2^45 < 2^-13 < 1 / f: too
+        // little to reach the next integer. And x * m < f * 2^19 * (2^45 / f + 1) = 2^64 + f * 2^19, where x is less
+        // than f * 2^19 by at least 1, which takes m > 2^32 > f * 2^19 off: the product fits in 64 bits.
+        const auto quotient = static_cast<uint32_t>(x * table.reciprocal[symbol] >> 45);
+        const uint32_t rest = x - quotient * frequency;
+        stream.state[lane] = (quotient << kPrecision) + table.slots[table.start[symbol] + rest];
+    }
+}
+
+namespace {
+
+void decode_groups(DecodeStream* const* streams, int num_streams, size_t num_groups) {
+    for (int s = 0; s < num_streams; ++s) {
+        DecodeStream& stream = *streams[s];
+        const uint32_t* entries = stream.direct->entries;
+        const uint8_t* words = stream.words;
+        uint8_t* symbols = stream.symbols;
+        uint32_t state[kLanes];
+        std::memcpy(state, stream.state, sizeof state);
+        for (size_t group = 0; group < num_groups; ++group) {
+            for (int lane = 0; lane < kLanes; ++lane) {
+                uint32_t x = state[lane];
+                const uint32_t entry = entries[x & (kTotal - 1)];
+                symbols[lane] = static_cast<uint8_t>(entry & 63);
+                x = ((entry >> 6 & (kTotal - 1)) + 1) * (x >> kPrecision) + (entry >> 19);
+                // A branch here would be mispredicted every few symbols: take the word or not by masking.
+                const uint32_t needs = x < kLowest ? ~0u : 0u;
+                state[lane] = x << (needs & 16) | (load_word(words) & needs);
+                words += needs & 2;
+            }
+            symbols += kLanes;
+        }
+        std::memcpy(stream.state, state, sizeof state);
+        stream.words = words;
+        stream.symbols = symbols;
+    }
+}
+
+void encode_groups(EncodeStream* const* streams, int num_streams, size_t num_groups) {
+    for (int s = 0; s < num_streams; ++s) {
+        for (size_t group = 0; group < num_groups; ++group) encode_group(*streams[s], kLanes);
+    }
+}
+
+template <typename Word>
+void map_to(const SymbolMap& map, const uint8_t* symbols, size_t count, uint8_t* out) {
+    Word words[kMaxSymbols];
+    for (int s = 0; s < kMaxSymbols; ++s) words[s] = static_cast<Word>(map.words[s]);
+    for (size_t i = 0; i < count; ++i) std::memcpy(out + i * sizeof(Word), &words[symbols[i] & 63], sizeof(Word));
+}
+
+void map_symbols(const SymbolMap& map, int width, const uint8_t* symbols, size_t count, uint8_t* out) {
+    switch (width) {
+        case 1: return map_to<uint8_t>(map, symbols, count, out);
+        case 2: return map_to<uint16_t>(map, symbols, count, out);
+        case 4: return map_to<uint32_t>(map, symbols, count, out);
+        default: return map_to<uint64_t>(map, symbols, count, out);
+    }
+}
+
+}  // namespace
+
+const Kernels kScalarKernels = {"scalar", 1, true, decode_groups, encode_groups, map_symbols, place_values};
+
+}  // namespace fewbits

@@ -1,0 +1,122 @@
+"""The compiled core; what is bound in native/bind_*.cpp. Reached by `fewbits.native.core()`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# instruction sets
+
+def available_isas() -> list[str]:
+    """Return the instruction sets that this build has and this machine can run, "scalar" first."""
+
+def use_isa(name: str) -> None:
+    """Use this instruction set from now on, in all threads; "" is the best there is."""
+
+# bodies: what is read of the objects of fewbits.coder.integers are their attributes
+
+class Output:
+    """Where the integers of one array go, and what they become (fewbits.coder.elements)."""
+
+    @staticmethod
+    def integers(array: NDArray[np.integer]) -> Output:
+        """Integers modulo 2^width."""
+
+    @staticmethod
+    def floats(
+        array: NDArray[np.unsignedinteger],
+        name: str,
+        type: int,
+        step: float,
+        centroids: tuple[int, int, int] | None,
+    ) -> Output:
+        """Bits of quantised values, of the float dtype with this code."""
+
+    @staticmethod
+    def fields(array: NDArray[np.unsignedinteger], name: str, is_signed: bool, drops: bytes) -> Output:
+        """Bits of floats from sign and magnitude, `drops` low bits less for each class."""
+
+def decode_body(data: bytes, arrays: list[Any], outputs: Sequence[Output], num_threads: int) -> None:
+    """Decode a body of ArraySpecs into the outputs."""
+
+def encode_body(arrays: list[Any], wide: bool, num_threads: int) -> tuple[bytes, int]:
+    """Encode CodedArrays; returns the body and how many symbols it holds."""
+
+# fit
+
+DescribedModel = tuple[int, int, int | tuple[int, tuple[int, ...], int] | None]
+"""(shift, centre, table): the code of a shipped table, or (low, frequencies, escape), or None."""
+
+class ShippedTables:
+    """The tables that the format ships, and what integers cost under each."""
+
+    def __init__(self, counts: NDArray[np.uint16], num_values: NDArray[np.int64]) -> None:
+        """Take frequencies (192, 64), the escape's after the values', and numbers of values (192,)."""
+
+def fit_values(values: NDArray[np.int32 | np.uint32 | np.int64], shipped: ShippedTables) -> tuple[DescribedModel, int]:
+    """Return the model that codes an array's integers in the fewest bits, and the cost in 1/65536 bit."""
+
+def fit_rows(
+    values: NDArray[np.int32 | np.uint32 | np.int64],
+    classes: NDArray[np.int64],
+    num_classes: int,
+    shipped: ShippedTables,
+) -> tuple[list[DescribedModel], DescribedModel, int]:
+    """Return each class's model, the model of the classes (R,) of the rows (R, n), and the cost in 1/65536 bit."""
+
+# quantize: elements are the words of fewbits.quantize.weights.Weights, `type` their dtype's code in the file format
+
+def measure(bits: NDArray[np.unsignedinteger], type: int, bins: NDArray[np.int64]) -> tuple[bool, float, float]:
+    """Return whether all elements are finite, max |w| and the sum of w^2; add |w| to a histogram (8192,)."""
+
+def round_levels(bits: NDArray[np.unsignedinteger], type: int, step: float, levels: NDArray[np.int32]) -> bool:
+    """Fill nearest levels; return False if one is out of reach."""
+
+def row_magnitudes(levels: NDArray[np.int32], sums: NDArray[np.int64]) -> None:
+    """Fill the sums (R,) of |level| over rows (R, n)."""
+
+def rate_distortion_round(
+    bits: NDArray[np.unsignedinteger],
+    type: int,
+    step: float,
+    levels: NDArray[np.int32],
+    classes: NDArray[np.int64] | None,
+    low: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    gains: NDArray[np.float64],
+    rounded: NDArray[np.int32],
+) -> None:
+    """Fill levels (R, n) moved towards 0 by the gains (K, at most 64) of K classes of rows: `counts` from `low` on."""
+
+def centroid_sums(
+    bits: NDArray[np.unsignedinteger], type: int, step: float, levels: NDArray[np.int32]
+) -> tuple[tuple[float, float, float], tuple[int, int, int]]:
+    """Return sums and numbers of |w / step| - |level| for |level| = 1, 2, and 3 or more."""
+
+def measure_distortion(
+    bits: NDArray[np.unsignedinteger],
+    type: int,
+    step: float,
+    levels: NDArray[np.int32],
+    centroids: tuple[int, int, int],
+) -> tuple[bool, float, float]:
+    """Return whether all reconstructions are finite, the squared error and the energy."""
+
+# fields
+
+def survey_fields(
+    bits: NDArray[np.unsignedinteger],
+    mantissa: int,
+    magnitudes: NDArray[np.uint64],
+    exponents: NDArray[np.uint64],
+) -> tuple[bool, int]:
+    """Fill each row's OR of magnitudes and sum of exponents; return whether there is a sign, and non-zero elements."""
+
+def field_integers(
+    bits: NDArray[np.unsignedinteger],
+    drops: NDArray[np.uint64],
+    with_sign: bool,
+    integers: NDArray[np.uint32 | np.int64],
+) -> None:
+    """Fill the integers that stand for floats (R, n), without the lowest `drops` (R,) bits; int64 for 64-bit floats."""

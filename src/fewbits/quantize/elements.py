@@ -1,0 +1,49 @@
+"""Quantised values as they are decoded: from levels to the elements of a float dtype."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewbits.coder.elements import DecodedArray
+from fewbits.errors import Corrupt
+from fewbits.quantize.rounding import Centroids, reconstruct
+from fewbits.quantize.weights import Weights
+
+if TYPE_CHECKING:
+    from fewbits._core import Output
+
+
+class QuantisedElements:
+    """Level × step, rounded to a float dtype: the decoder's side of docs/payload/ecsq.md."""
+
+    def __init__(self, weights: Weights, name: str, step: float, centroids: Centroids | None) -> None:
+        """Write to the bits of these weights; errors name the tensor."""
+        self._weights, self._name = weights, name
+        self._step, self._centroids = step, centroids
+
+    def write(self, decoded: DecodedArray) -> None:
+        """Write the reconstructions of levels.
+
+        Raises:
+            Corrupt: one is not finite.
+        """
+        values = reconstruct(decoded.values.ravel(), self._step, self._centroids)
+        self._weights.bits[:] = rounded_bits(values, self._weights.dtype)
+        if not np.isfinite(self._weights.values()).all():
+            raise Corrupt(f"tensor {self._name!r} decodes to values that are not finite.")
+
+    def native(self, output: "type[Output]") -> "Output":
+        """Say the same to the compiled core."""
+        weights = self._weights
+        return output.floats(weights.bits, repr(self._name), weights.code, self._step, self._centroids)
+
+
+def rounded_bits(values: NDArray[np.float32], dtype: str) -> NDArray[np.unsignedinteger]:
+    """Return the bits of values (N,) in a float dtype: to nearest even, subnormal numbers kept; infinite beyond it."""
+    if dtype == "bfloat16":
+        bits = values.view(np.uint32)
+        return ((bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
+    with np.errstate(over="ignore", under="ignore"):
+        rounded = values.astype(dtype)
+    return rounded.view(f"u{rounded.itemsize}")
