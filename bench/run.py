@@ -20,13 +20,15 @@ from typing import Any
 import cases
 import rivals
 from cases.row import Absent, Row
+from cases.timing import Unmeasured
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rivals import symbol_coders
 
 EXIT_MISSED, EXIT_ABSENT = 1, 3  # a wrong command line is 2, by argparse
-DEFAULT_SYMBOLS = 64 << 20
+SIZED = ("coder", "load")  # cases that --symbols means something to
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -40,7 +42,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.ArgumentParser, arg
     parser.add_argument("--list", action="store_true", help="list cases and rivals, and whether these can run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--symbols", type=int, default=DEFAULT_SYMBOLS, metavar="N", help="case coder: length of a stream"
+        "--symbols", type=int, metavar="N", help="case coder: length of a stream; load: number of weights"
     )
     options = parser.parse_args(arguments)
     if options.case is None and not options.list:
@@ -52,9 +54,9 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.ArgumentParser, arg
         parser.error("--rivals-only needs --rivals.")
     if options.case and options.rivals and not cases.case_module(options.case).takes_rivals:
         parser.error(f"the case {options.case} has no rivals.")
-    if options.case and options.case != "coder" and options.symbols != DEFAULT_SYMBOLS:
+    if options.symbols is not None and options.case not in SIZED:
         parser.error(f"--symbols means nothing to the case {options.case}.")
-    if options.symbols < 1:
+    if options.symbols is not None and options.symbols < 1:
         parser.error("--symbols must be at least 1.")
     if options.seed < 0:
         parser.error("--seed must not be negative.")
@@ -66,12 +68,15 @@ def _rival_names(text: str) -> tuple[str, ...]:
 
 
 def print_list(console: Console) -> None:
-    """Print every case with its sentence, and every rival with why it cannot run, if so."""
+    """Print the cases, the rivals, and the coders of the case `coder`; of what cannot run, why not."""
     for name in cases.NAMES:
         console.print(f"case   {name:<14}{(cases.case_module(name).__doc__ or '').splitlines()[0]}")
     for name in rivals.NAMES:
         reason = rivals.variants(name)[0].available()
         console.print(f"rival  {name:<14}{f'absent: {reason}' if reason else 'can run'}")
+    for coder in symbol_coders.coders():
+        reason = symbol_coders.absent(coder)
+        console.print(f"coder  {coder.name:<20}{f'absent: {reason}' if reason else 'installed'}")
 
 
 def command(options: argparse.Namespace) -> str:
@@ -83,7 +88,7 @@ def command(options: argparse.Namespace) -> str:
         words.append("--rivals-only")
     if options.seed:
         words += ["--seed", str(options.seed)]
-    if options.case == "coder" and options.symbols != DEFAULT_SYMBOLS:
+    if options.symbols is not None:
         words += ["--symbols", str(options.symbols)]
     return " ".join(words)
 
@@ -179,12 +184,21 @@ def shown(value: object) -> str:
 
 
 def verdict(row: Row) -> str:
-    """Return the figures of a row, the missed ones in red."""
+    """Return the figures of a row: the missed ones in red, in yellow those that could not be measured."""
+    if isinstance(row, Unmeasured):
+        return "\n".join(f"[yellow]not measured: {escape(str(figure))}[/]" for figure in row.asked)
     lines = [
         f"[red]missed: {escape(str(figure))}[/]" if figure in row.missed else f"[green]{escape(str(figure))}[/]"
         for figure in row.asked
     ]
     return "\n".join(lines)
+
+
+def outcome(row: Row) -> str:
+    """Return how a row ended, in a few words."""
+    if isinstance(row, Unmeasured):
+        return f"not measured: {row.measured['not_measured']}"
+    return "missed" if row.missed else "done"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -209,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for row in cases.case_module(options.case).rows(asked):
             rows.append(row)
-            progress.print(f"{options.case}: {row.name} {'missed' if row.missed else 'done'}")
+            progress.print(f"{options.case}: {row.name} {outcome(row)}")
             if options.json:
                 with options.json.open("a", encoding="utf8") as file:
                     file.write(json.dumps(record(options.case, row, shared), ensure_ascii=False) + "\n")

@@ -12,6 +12,7 @@
 
 #include "core/body.h"
 #include "core/errors.h"
+#include "core/memory.h"
 
 namespace nb = nanobind;
 
@@ -178,6 +179,9 @@ void bind_body(nb::module_& module) {
                     nb::arg("step"), nb::arg("centroids").none())
         .def_static("fields", &fields_output, nb::arg("array").noconvert(), nb::arg("name"),
                     nb::arg("is_signed"), nb::arg("drops"));
+    module.def(
+        "prefer_huge_pages", [](const AnyArray& array) { prefer_huge_pages(array.data(), array.nbytes()); },
+        nb::arg("array").noconvert());
     module.def("decode_body", &bound_decode_body, nb::arg("data"), nb::arg("arrays"), nb::arg("outputs"),
                nb::arg("num_threads"));
     module.def("encode_body", &bound_encode_body, nb::arg("arrays"), nb::arg("wide"), nb::arg("num_threads"));

@@ -52,21 +52,43 @@ nb::tuple bound_fit_values(const Integers<T>& values, const Shipped& shipped) {
 }
 
 template <typename T>
-nb::tuple bound_fit_rows(const Integers<T>& values, const Integers<int64_t>& classes, size_t num_classes,
-                         const Shipped& shipped) {
+void require_rows(const Integers<T>& values, const Integers<int64_t>& classes, size_t num_classes) {
     require_integers(values);
     require_integers(classes);
     if (values.ndim() != 2 || classes.ndim() != 1 || classes.size() != values.shape(0)) {
         throw InvalidArgument("rows to be fitted need a class each.");
     }
     if (num_classes < 2 || num_classes > classes.size()) throw InvalidArgument("rows are of two classes or more.");
-    const FittedRows fitted = [&] {
-        nb::gil_scoped_release release;
-        return fit_rows(values.data(), values.shape(0), values.shape(1), classes.data(), num_classes, shipped);
-    }();
+}
+
+nb::tuple rows_tuple(const FittedRows& fitted) {
     nb::list models;
     for (const FittedModel& model : fitted.models) models.append(model_tuple(model));
-    return nb::make_tuple(models, model_tuple(fitted.class_model), fitted.cost);
+    nb::object class_model = nb::none();
+    if (fitted.class_model) class_model = model_tuple(*fitted.class_model);
+    return nb::make_tuple(models, class_model, fitted.cost);
+}
+
+template <typename T>
+nb::tuple bound_fit_rows(const Integers<T>& values, const Integers<int64_t>& classes, size_t num_classes,
+                         const Shipped& shipped) {
+    require_rows(values, classes, num_classes);
+    return rows_tuple([&] {
+        nb::gil_scoped_release release;
+        return fit_rows(values.data(), values.shape(0), values.shape(1), classes.data(), num_classes, shipped);
+    }());
+}
+
+template <typename T>
+nb::tuple bound_best_fit(const Integers<T>& values, const Integers<int64_t>& classes, size_t num_classes,
+                         int64_t class_bytes, const Shipped& shipped) {
+    require_rows(values, classes, num_classes);
+    if (class_bytes < 0 || class_bytes > 1 << 20) throw InvalidArgument("a class takes 0 to 2^20 bytes.");
+    return rows_tuple([&] {
+        nb::gil_scoped_release release;
+        return best_fit(values.data(), values.shape(0), values.shape(1), classes.data(), num_classes, class_bytes,
+                        shipped);
+    }());
 }
 
 template <typename T>
@@ -75,6 +97,8 @@ void bind_integers(nb::module_& module) {
     module.def("fit_values", &bound_fit_values<T>, arg("values").noconvert(), arg("shipped"));
     module.def("fit_rows", &bound_fit_rows<T>, arg("values").noconvert(), arg("classes").noconvert(),
                arg("num_classes"), arg("shipped"));
+    module.def("best_fit", &bound_best_fit<T>, arg("values").noconvert(), arg("classes").noconvert(),
+               arg("num_classes"), arg("class_bytes"), arg("shipped"));
 }
 
 }  // namespace

@@ -11,6 +11,7 @@ namespace nb = nanobind;
 namespace fewbits {
 
 void bind_body(nb::module_& module);
+void bind_crc(nb::module_& module);
 void bind_fit(nb::module_& module);
 void bind_quantize(nb::module_& module);
 
@@ -40,6 +41,7 @@ NB_MODULE(_core, module) {
     module.def("available_isas", &fewbits::available_isas);
     module.def("use_isa", &fewbits::use_isa, nb::arg("name"));
     fewbits::bind_body(module);
+    fewbits::bind_crc(module);
     fewbits::bind_fit(module);
     fewbits::bind_quantize(module);
 }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rivals import Rival
 
-NAMES = ("minilm", "resnet20", "coder", "small")
+NAMES = ("minilm", "resnet20", "coder", "load", "small")
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Options:
     rivals: tuple[Rival, ...] = ()
     rivals_only: bool = False
     seed: int = 0
-    num_symbols: int = 64 << 20  # of each large stream of the case `coder`
+    num_symbols: int | None = None  # of each large stream of the case `coder`, or weights of `load`; None: as meant
 
 
 def case_module(name: str) -> ModuleType:

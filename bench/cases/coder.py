@@ -1,4 +1,7 @@
-"""The entropy coder and its models against entropy, in bytes: eight tiny streams, and five long ones."""
+"""The entropy coder: bytes against entropy of eight tiny streams and five long ones, and speed beside its rivals.
+
+Speed is measured in `coder_speed`; the rivals always run, in the same run.
+"""
 
 import time
 from collections.abc import Callable, Iterator
@@ -7,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import Options
+from .coder_speed import MOST_SYMBOLS, SpeedSource, speed_rows
 from .inputs import need
 from .row import Absent, Figure, Measured, Row
 
@@ -16,7 +20,9 @@ NUM_DRAWS = 20
 STREAMS, STREAM_LENGTH = 8, 500
 SCALES = (0.35, 1.6)  # of the tiny streams' Laplace distributions, drawn log-uniformly
 TINY_BOUND = 1.5  # % over entropy
+NUM_SYMBOLS = 64 << 20  # of a long stream
 BLOCK = 1 << 22  # symbols drawn at a time
+SPEED_FAMILIES = (("laplace", 2.0), ("laplace", 0.3), ("gaussian", 4.5))  # the figures are asked of the first
 
 
 class Source(NamedTuple):
@@ -37,11 +43,22 @@ LONG = (
 
 
 def rows(options: Options) -> Iterator[Row]:
-    """Measure the tiny streams, then each long one; every one is decoded and compared."""
+    """Measure the tiny streams, then each long one, then speed; every stream is decoded and compared."""
     need("fewbits", "scipy")
     yield _tiny_row(options.seed)
     for number, source in enumerate(LONG):
-        yield _long_row(source, options.num_symbols, np.random.default_rng([options.seed, 1 + number]))
+        yield _long_row(source, options.num_symbols or NUM_SYMBOLS, np.random.default_rng([options.seed, 1 + number]))
+    yield from speed_rows(options, _speed_sources(options))
+
+
+def _speed_sources(options: Options) -> Iterator[SpeedSource]:
+    """Draw the synthetic symbols whose coding is timed, int8."""
+    for number, (family, bits) in enumerate(SPEED_FAMILIES):
+        generator = np.random.default_rng([options.seed, 1 + len(LONG) + number])
+        values = drawn(Source(family, bits, 0.0), min(options.num_symbols or NUM_SYMBOLS, MOST_SYMBOLS), generator)
+        symbols = np.clip(values, -128, 127).astype(np.int8)
+        settings = {"family": family, "bits": bits, "clipped_share": float(np.mean(symbols != values))}
+        yield SpeedSource(f"{family} {bits} bit", [symbols], judged=number == 0, settings=settings)
 
 
 def _tiny_row(seed: int) -> Row:
@@ -120,7 +137,7 @@ def decodes_to(payload: bytes, streams: list[np.ndarray]) -> bool:
         models, position = read_models(payload, position)
         specs.append(ArraySpec(1, stream.size, models))
     decoded = decode_body(payload[position:], specs)
-    return all(np.array_equal(array.values.ravel(), x) for array, x in zip(decoded, streams, strict=True))
+    return all(np.array_equal(array.ravel(), x) for array, x in zip(decoded, streams, strict=True))
 
 
 def empirical_bits(values: np.ndarray) -> float:

@@ -1,5 +1,6 @@
 #include "array_decoder.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "errors.h"
@@ -13,7 +14,19 @@ ClassRule::ClassRule(const IntegerModel& model_, const Output& output, size_t cl
     check_table(model.table);
     alias = alias_table(model.table);
     can_escape = model.table.escape() != 0;
-    if (model.shift != 0) return;
+    if (model.shift != 0) {
+        // Values rise with their symbols, and elements, or the size of them, with values: where the least and the
+        // greatest value are elements, and 32 bits hold both, so are all between them.
+        const int64_t least = static_cast<int64_t>(value_of(uint32_t{0}));
+        const int64_t limit = output.kind == Output::Kind::kFields ? int64_t{UINT32_MAX} : int64_t{INT32_MAX};
+        const int64_t span = (int64_t{model.table.num_values} << std::min(model.shift, kMostJoined)) - 1;
+        uint64_t word = 0;
+        // A loop of 32 bits shifts by what is dropped: 32 and more, which only 0 survives, are not for it.
+        joins = output.kind != Output::Kind::kIntegers && model.shift <= kMostJoined && element.drop() < 32 &&
+                least >= (output.kind == Output::Kind::kFields ? 0 : -limit) && least <= limit - span &&
+                element.word_of(least, word) && element.word_of(least + span, word);
+        return;
+    }
     for (int s = 0; s < model.table.num_values; ++s) {
         uint64_t word = 0;
         maps_all &= element.word_of(static_cast<int64_t>(value_of(static_cast<uint32_t>(s))), word);
@@ -117,6 +130,15 @@ void ArrayDecoder::convert(
     const auto escape = static_cast<uint8_t>(rule.model.table.num_values);
     if (rule.model.shift != 0) {
         const uint64_t raw = raw_position(row, column, rule);
+        if (join(rule, raw, symbols, count, out)) {
+            for (size_t i = 0; i < count; ++i) {  // the elements of escapes are written over
+                const void* found = rule.can_escape ? std::memchr(symbols + i, escape, count - i) : nullptr;
+                if (found == nullptr) return;
+                i = static_cast<size_t>(static_cast<const uint8_t*>(found) - symbols);
+                convert_slowly(rule, raw, symbols, i, i + 1, escapes, out);
+            }
+            return;
+        }
         // From escape to escape: between them every symbol is a value of the table.
         for (size_t i = 0; i < count;) {
             const void* found = rule.can_escape ? std::memchr(symbols + i, escape, count - i) : nullptr;
@@ -164,12 +186,27 @@ void ArrayDecoder::fill_uncoded_rows() const {
     }
 }
 
+bool ArrayDecoder::join(
+    const ClassRule& rule, uint64_t raw, const uint8_t* symbols, size_t count, uint8_t* out) const {
+    const int shift = rule.model.shift;
+    const uint64_t end = raw + count * static_cast<uint64_t>(shift);
+    const bool reaches = raw % 8 == 0 && end / 8 + 17 <= body_.num_bits() / 8;
+    if (!reaches || width_ != 4 || shift > kMostJoined || !rule.joins) return false;
+    const RawRun run = {static_cast<uint32_t>(rule.value_of(uint32_t{0})), shift, body_.bytes() + raw / 8};
+    if (output_.kind == Output::Kind::kFields) {
+        kernels().join_fields(run, rule.element.drop(), output_.is_signed, symbols, count, out);
+    } else {
+        kernels().join_levels(run, output_.step, rule.element.shifts(), symbols, count, out);
+    }
+    return true;
+}
+
 namespace {
 
 // A row of numbers of `width` bits, read from a place from which eight bytes may be read for each of them.
-class RawRun {
+class RawNumbers {
 public:
-    RawRun(const uint8_t* bytes, uint64_t position, int width)
+    RawNumbers(const uint8_t* bytes, uint64_t position, int width)
         : bytes_(bytes), position_(position), width_(static_cast<uint64_t>(width)),
           mask_((uint64_t{1} << width) - 1) {}
 
@@ -199,7 +236,7 @@ void put(uint8_t* out, size_t i, Element element) {
 }
 
 template <typename Element, bool kSigned>
-bool write_fields(const ValueRun& run, const ElementRule& rule, RawRun low, const uint8_t* symbols, size_t count,
+bool write_fields(const ValueRun& run, const ElementRule& rule, RawNumbers low, const uint8_t* symbols, size_t count,
                   uint8_t* out) {
     const uint64_t base = run.base, limit = rule.limit();
     const int shift = run.shift, drop = rule.drop(), sign_place = 8 * static_cast<int>(sizeof(Element)) - 1;
@@ -214,7 +251,7 @@ bool write_fields(const ValueRun& run, const ElementRule& rule, RawRun low, cons
 }
 
 template <typename Element>
-bool write_words(const ValueRun& run, const ElementRule& rule, RawRun low, const uint8_t* symbols, size_t count,
+bool write_words(const ValueRun& run, const ElementRule& rule, RawNumbers low, const uint8_t* symbols, size_t count,
                  uint8_t* out) {
     bool valid = true;
     for (size_t i = 0; i < count; ++i) {
@@ -237,7 +274,7 @@ void ArrayDecoder::convert_values(const ClassRule& rule, uint64_t raw, const uin
         return convert_slowly(rule, raw, symbols, begin, end, escapes, out);
     }
     const ValueRun run = {rule.value_of(uint32_t{0}), shift};
-    const RawRun low(body_.bytes(), first, shift);
+    const RawNumbers low(body_.bytes(), first, shift);
     const auto write = [&](const auto& writer) {
         return writer(run, rule.element, low, symbols + begin, end - begin, out + begin * width_);
     };

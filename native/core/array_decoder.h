@@ -24,6 +24,7 @@ struct ClassRule {
     SymbolMap map{};            // without a shift: the elements of symbols
     bool maps_all = true;       // whether each of those symbols is an element
     bool can_escape = false;
+    bool joins = false;  // with a shift: whether all values of the table are elements, and of 32 bits
     uint64_t raw_position = 0;  // bit of the body where the class's raw bits begin
 
     // The value of a symbol, or of an escape, without its raw bits.
@@ -64,6 +65,8 @@ private:
     size_t class_of(size_t row) const { return classes_.empty() ? 0 : classes_[row]; }
     const IntegerModel& model_of(size_t class_index) const { return spec_.models.models[class_index]; }
     uint64_t raw_position(size_t row, size_t column, const ClassRule& rule) const;
+    // Writes all values at once where a kernel can, and the escapes' elements with anything; false if it cannot.
+    bool join(const ClassRule& rule, uint64_t raw, const uint8_t* symbols, size_t count, uint8_t* out) const;
     void convert_values(const ClassRule& rule, uint64_t raw, const uint8_t* symbols, size_t begin, size_t end,
                         EscapeReader& escapes, uint8_t* out) const;
     void convert_slowly(const ClassRule& rule, uint64_t raw, const uint8_t* symbols, size_t begin, size_t end,

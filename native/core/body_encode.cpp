@@ -86,11 +86,19 @@ private:
         const int shift = model_.shift;
         const uint64_t centre = centre_, mask = (uint64_t{1} << shift) - 1;
         BitWriter::Run run = raw_.begin(count * static_cast<uint64_t>(shift));
-        for (size_t i = 0; i < count; ++i) {
+        const auto split_one = [&](size_t i) {
             const uint64_t difference = wide(values[i]) - centre;
             symbols[i] = symbol_at(high_of(difference) - first_);
-            run.write(difference & mask, shift);
+            return difference & mask;
+        };
+        size_t i = 0;
+        if (2 * shift <= 56) {  // two at a time
+            for (; i + 2 <= count; i += 2) {
+                const uint64_t low = split_one(i);
+                run.write(low | split_one(i + 1) << shift, 2 * shift);
+            }
         }
+        for (; i < count; ++i) run.write(split_one(i), shift);
         raw_.end(run);
     }
 

@@ -360,23 +360,47 @@ FittedModel fit_model(const Spectrum& spectrum, const Shipped& shipped) {
     return search.best();
 }
 
-template <typename T>
-FittedRows fit_rows(const T* values, size_t num_rows, size_t row_length, const int64_t* classes, size_t num_classes,
-                    const Shipped& shipped) {
+namespace {
+
+FittedRows fit_classes(const std::vector<Spectrum>& spectra, const int64_t* classes, size_t num_rows,
+                       const Shipped& shipped) {
     FittedRows rows;
-    rows.models.reserve(num_classes);
-    for (const Spectrum& spectrum : spectra_of_rows(values, num_rows, row_length, classes, num_classes)) {
+    rows.models.reserve(spectra.size());
+    for (const Spectrum& spectrum : spectra) {
         rows.models.push_back(fit_model(spectrum, shipped));
         rows.cost += rows.models.back().cost;
     }
     rows.class_model = fit_model(spectrum_of(classes, num_rows), shipped);
     // A model set says first that it is one, and of how many classes.
-    rows.cost += rows.class_model.cost + (1 + uint_bytes(num_classes - 2)) * kByte;
+    rows.cost += rows.class_model->cost + (1 + uint_bytes(spectra.size() - 2)) * kByte;
     return rows;
+}
+
+}  // namespace
+
+template <typename T>
+FittedRows fit_rows(const T* values, size_t num_rows, size_t row_length, const int64_t* classes, size_t num_classes,
+                    const Shipped& shipped) {
+    const Spectra spectra = spectra_of_rows(values, num_rows, row_length, classes, num_classes);
+    return fit_classes(spectra.classes, classes, num_rows, shipped);
+}
+
+template <typename T>
+FittedRows best_fit(const T* values, size_t num_rows, size_t row_length, const int64_t* classes, size_t num_classes,
+                    int64_t class_bytes, const Shipped& shipped) {
+    const Spectra spectra = spectra_of_rows(values, num_rows, row_length, classes, num_classes);
+    FittedRows rows = fit_classes(spectra.classes, classes, num_rows, shipped);
+    const FittedModel whole = fit_model(spectra.whole, shipped);
+    const int64_t further = class_bytes * static_cast<int64_t>(num_classes - 1) * kByte;
+    if (rows.cost + further < whole.cost) return rows;
+    return {{whole}, std::nullopt, whole.cost};
 }
 
 template FittedRows fit_rows(const int32_t*, size_t, size_t, const int64_t*, size_t, const Shipped&);
 template FittedRows fit_rows(const uint32_t*, size_t, size_t, const int64_t*, size_t, const Shipped&);
 template FittedRows fit_rows(const int64_t*, size_t, size_t, const int64_t*, size_t, const Shipped&);
+template FittedRows best_fit(const int32_t*, size_t, size_t, const int64_t*, size_t, int64_t, const Shipped&);
+template FittedRows best_fit(const uint32_t*, size_t, size_t, const int64_t*, size_t, int64_t, const Shipped&);
+template FittedRows best_fit(const int64_t*, size_t, size_t, const int64_t*, size_t, int64_t, const Shipped&);
 
 }  // namespace fewbits

@@ -52,7 +52,7 @@ struct FittedModel {
 
 struct FittedRows {
     std::vector<FittedModel> models;
-    FittedModel class_model;
+    std::optional<FittedModel> class_model;  // none where one model is for all rows
     int64_t cost = 0;
 };
 
@@ -62,6 +62,12 @@ FittedModel fit_model(const Spectrum& spectrum, const Shipped& shipped);
 template <typename T>
 FittedRows fit_rows(const T* values, size_t num_rows, size_t row_length, const int64_t* classes, size_t num_classes,
                     const Shipped& shipped);
+
+// The same, or one model for all rows where that costs no more. `class_bytes`, at most 2^20, are what the caller will
+// write for each class.
+template <typename T>
+FittedRows best_fit(const T* values, size_t num_rows, size_t row_length, const int64_t* classes, size_t num_classes,
+                    int64_t class_bytes, const Shipped& shipped);
 
 // How often integers occur: ascending values, none twice, and counts, none of them 0.
 struct Occurrences {

@@ -51,8 +51,11 @@ bool has(uint32_t reg, int bit) { return (reg >> bit & 1) != 0; }
 struct Features {
     bool avx2 = false;
     bool avx512 = false;
+    bool slow_gathers = false;
 
     Features() {
+        // "AuthenticAMD", by its first four letters: from Zen on a gather takes as long as its loads one by one.
+        slow_gathers = cpuid(0, 0).ebx == 0x68747541;
         const Registers basic = cpuid(1, 0), extended = cpuid(7, 0);
         const bool has_xgetbv = has(basic.ecx, 27);
         const uint64_t states = has_xgetbv ? enabled_states() : 0;
@@ -72,7 +75,7 @@ std::vector<const Kernels*> available() {
     std::vector<const Kernels*> all = {&kScalarKernels};
 #ifdef FEWBITS_X86
     static const Features features;
-    if (features.avx2) all.push_back(&kAvx2Kernels);
+    if (features.avx2) all.push_back(features.slow_gathers ? &kAvx2ShuffleKernels : &kAvx2Kernels);
     if (features.avx512) all.push_back(&kAvx512Kernels);
 #endif
     return all;

@@ -6,10 +6,9 @@
 #include <string>
 #include <vector>
 
-namespace fewbits {
+#include "float_type.h"
 
-// WIRE: the codes of docs/format.md, section 3, of the dtypes that can be coded lossily.
-enum class FloatType : int { kFloat32 = 0, kFloat16 = 1, kBfloat16 = 2, kFloat64 = 3 };
+namespace fewbits {
 
 // How the integers q of one array are written: elements of `width` bytes, in order.
 struct Output {
@@ -47,6 +46,7 @@ public:
 
     uint64_t limit() const { return limit_; }  // fields: the greatest magnitude, before its dropped bits
     int drop() const { return drop_; }
+    const float* shifts() const { return shifts_; }  // floats: by the magnitude of the level, 3 for more; of 0 none
 
 private:
     bool float_word(int64_t q, uint64_t& word) const;

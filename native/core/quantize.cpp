@@ -101,7 +101,7 @@ auto with_element(FloatType type, const Function& function) {
     switch (type) {
         case FloatType::kFloat32: return function(Float32{});
         case FloatType::kFloat16: return function(Float16{});
-        case FloatType::kBFloat16: return function(BFloat16{});
+        case FloatType::kBfloat16: return function(BFloat16{});
         default: return function(Float64{});
     }
 }

@@ -8,10 +8,9 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace fewbits {
+#include "float_type.h"
 
-// The dtypes that are coded lossily, by their codes in the file format. WIRE
-enum class FloatType : int { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2, kFloat64 = 3 };
+namespace fewbits {
 
 // A run of weights as it lies in memory, aligned or not: little-endian words of the type's width.
 struct Weights {

@@ -1,7 +1,11 @@
 #include "spectrum.h"
 
 #include <algorithm>
+#include <limits>
+#include <numeric>
+#include <optional>
 #include <type_traits>
+#include <utility>
 
 #include "errors.h"
 
@@ -13,6 +17,7 @@ namespace fewbits {
 namespace {
 
 constexpr uint64_t kNarrow = 1 << 16;  // integers that spread no farther are counted one by one
+constexpr int kPartBits = 14;          // of farther spread ones, 2^14 + 1 parts at most are counted to begin with
 constexpr int kZoomBits = 12;          // each look for an order statistic divides where it may be by 4096
 constexpr size_t kWindow = 4096;       // parts of widely spread integers that are counted in an array
 constexpr size_t kMargin = 1536;       // of them before the core, which has 993 at most
@@ -38,24 +43,32 @@ struct Range {
     uint64_t width() const { return distance(low, high); }
 };
 
+// Written for compilers to vectorise: no branch, comparisons of signed numbers only, and two halves of the array side
+// by side, whose chains of comparisons do not wait for each other.
 template <typename T>
 Range<T> range_of(const T* values, size_t count) {
-    constexpr size_t kStep = 32 / sizeof(T);  // independent chains of comparisons, as many as registers hold
-    T low[kStep], high[kStep];
-    std::fill_n(low, kStep, values[0]);
-    std::fill_n(high, kStep, values[0]);
-    size_t i = 0;
-    for (; i + kStep <= count; i += kStep) {
-        for (size_t lane = 0; lane < kStep; ++lane) {
-            low[lane] = std::min(low[lane], values[i + lane]);
-            high[lane] = std::max(high[lane], values[i + lane]);
-        }
+    using Signed = std::make_signed_t<T>;
+    constexpr auto kFlip = static_cast<Unsigned<T>>(std::is_signed_v<T> ? 0 : Unsigned<T>{1} << (8 * sizeof(T) - 1));
+    const auto in_order = [](T value) { return static_cast<Signed>(static_cast<Unsigned<T>>(value) ^ kFlip); };
+    const size_t half = count / 2;
+    const T* const others = values + half;
+    Signed low = in_order(values[count - 1]), high = low, other_low = low, other_high = low;
+    for (size_t i = 0; i < half; ++i) {
+        const Signed value = in_order(values[i]), other = in_order(others[i]);
+        low = std::min(low, value);
+        high = std::max(high, value);
+        other_low = std::min(other_low, other);
+        other_high = std::max(other_high, other);
     }
-    for (; i < count; ++i) {
-        low[0] = std::min(low[0], values[i]);
-        high[0] = std::max(high[0], values[i]);
-    }
-    return {*std::min_element(low, low + kStep), *std::max_element(high, high + kStep)};
+    const auto back = [](Signed value) { return static_cast<T>(static_cast<Unsigned<T>>(value) ^ kFlip); };
+    return {back(std::min(low, other_low)), back(std::max(high, other_high))};
+}
+
+template <typename Number>
+bool all_zero(const Number* numbers, size_t count) {
+    Number any = 0;
+    for (size_t i = 0; i < count; ++i) any |= numbers[i];
+    return any == 0;
 }
 
 // Counters of consecutive integers. Each has several lanes, taken in turn: an increment has to wait for the last one of
@@ -65,6 +78,8 @@ public:
     Counters(size_t size, size_t count) : lanes_(size * kSparse <= count ? kLanes : 1), counts_(size * lanes_) {}
 
     size_t size() const { return counts_.size() / lanes_; }
+
+    void clear() { std::fill(counts_.begin(), counts_.end(), 0); }
 
     // Counts first + index(value), which must be below size() for every one.
     template <typename T, typename Index>
@@ -103,6 +118,10 @@ public:
         for (; i < count; ++i) look(values[i], 0);
     }
 
+    bool all_zero(size_t first, size_t size) const {
+        return fewbits::all_zero(counts_.data() + first * lanes_, size * lanes_);
+    }
+
     int64_t operator[](size_t index) const {
         int64_t sum = 0;
         for (size_t lane = 0; lane < lanes_; ++lane) sum += counts_[index * lanes_ + lane];
@@ -120,11 +139,36 @@ void append(Spectrum& spectrum, int64_t value, int64_t count) {
 }
 
 // Appends the counters first ... first + size - 1, of the integers from `begin` on, that are not 0.
-void append_counts(Spectrum& spectrum, const Counters& counters, size_t first, size_t size, int64_t begin) {
-    for (size_t i = 0; i < size; ++i) {
-        if (const int64_t count = counters[first + i]; count != 0) append(spectrum, plus(begin, i), count);
+template <typename Counts>
+void append_counts(Spectrum& spectrum, const Counts& counters, size_t first, size_t size, int64_t begin) {
+    constexpr size_t kBlock = 32;  // most counters of widely spread integers are 0, and lie together
+    for (size_t block = 0; block < size; block += kBlock) {
+        const size_t end = std::min(block + kBlock, size);
+        if (counters.all_zero(first + block, end - block)) continue;
+        for (size_t i = block; i < end; ++i) {
+            if (const int64_t count = counters[first + i]; count != 0) append(spectrum, plus(begin, i), count);
+        }
     }
 }
+
+// Sums of the counts of spectra of one grain, for consecutive values from `begin` on.
+class Sums {
+public:
+    Sums(int64_t begin, size_t size) : begin_(begin), sums_(size) {}
+
+    void add(const Spectrum& spectrum) {
+        for (size_t i = 0; i < spectrum.values.size(); ++i) {
+            sums_[static_cast<size_t>(distance(begin_, spectrum.values[i]))] += spectrum.counts[i];
+        }
+    }
+
+    bool all_zero(size_t first, size_t size) const { return fewbits::all_zero(sums_.data() + first, size); }
+    int64_t operator[](size_t index) const { return sums_[index]; }
+
+private:
+    int64_t begin_;
+    std::vector<int64_t> sums_;
+};
 
 template <typename T>
 void append_sorted(Spectrum& spectrum, const T* values, size_t count) {
@@ -219,6 +263,8 @@ Spectrum wide_spectrum(const T* values, size_t count, Range<T> range) {
     append_sorted(spectrum, outliers.data(), below);
     append_counts(spectrum, counters, 0, size, static_cast<int64_t>(begin));
     append_sorted(spectrum, outliers.data() + below, outliers.size() - below);
+    spectrum.low = static_cast<int64_t>(range.low);
+    spectrum.high = static_cast<int64_t>(range.high);
     return spectrum;
 }
 
@@ -235,8 +281,103 @@ Spectrum narrow_spectrum(const T* values, size_t count, Range<T> range) {
         counters.add(values, count, [low = range.low](T value) { return distance(low, value); });
         append_counts(spectrum, counters, 0, size, static_cast<int64_t>(range.low));
     }
+    spectrum.low = static_cast<int64_t>(range.low);
+    spectrum.high = static_cast<int64_t>(range.high);
     return spectrum;
 }
+
+// The spectrum of integers that are not part of an array, or that an outlier elsewhere in it must not decide about.
+template <typename T>
+Spectrum lone_spectrum(const T* values, size_t count, Range<T> range) {
+    return range.width() > kNarrow ? wide_spectrum(values, count, range) : narrow_spectrum(values, count, range);
+}
+
+// ---- widely spread integers, to begin with: at one grain for all classes of rows
+
+// The value at a place, 0 ... total - 1, of values in order.
+template <typename Values, typename Counts>
+int64_t value_at(size_t place, Values values, Counts counts) {
+    for (auto left = static_cast<int64_t>(place); left >= *counts; ++counts, ++values) left -= *counts;
+    return *values;
+}
+
+// Makes the grain of a spectrum's values coarser.
+void coarsen(Spectrum& spectrum, int digits) {
+    if (digits == 0) return;
+    size_t last = 0;
+    for (size_t i = 0; i < spectrum.values.size(); ++i) {
+        const int64_t value = spectrum.values[i] >> digits;
+        if (i > 0 && value == spectrum.values[last]) {
+            spectrum.counts[last] += spectrum.counts[i];
+            continue;
+        }
+        if (i > 0) ++last;
+        spectrum.values[last] = value;
+        spectrum.counts[last] = spectrum.counts[i];
+    }
+    spectrum.values.resize(last + 1);
+    spectrum.counts.resize(last + 1);
+}
+
+// The parts value >> grain of an array's integers, 2^14 + 1 at most.
+template <typename T>
+class Parts {
+public:
+    explicit Parts(Range<T> range)
+        : range_(range), grain_(bit_length(range.width()) - kPartBits), first_(static_cast<T>(range.low >> grain_)),
+          size_(static_cast<size_t>(distance(first_, static_cast<T>(range.high >> grain_))) + 1) {}
+
+    size_t size() const { return size_; }
+
+    // The part of each of the integers, from 0 on.
+    auto index() const {
+        // first 2^grain is no more than any of them, and 0 modulo 2^grain: no digit is borrowed from below the part's.
+        const auto begin = static_cast<T>(static_cast<Unsigned<T>>(first_) << grain_);
+        return [begin, grain = grain_](T value) { return static_cast<size_t>(distance(begin, value) >> grain); };
+    }
+
+    Sums sums() const { return {static_cast<int64_t>(first_), size_}; }
+
+    // The parts' spectrum, low and high left out. Counts are those of some of the array's integers, of one or more.
+    template <typename Counts>
+    Spectrum counted(const Counts& counts) const {
+        Spectrum spectrum;
+        append_counts(spectrum, counts, 0, size_, static_cast<int64_t>(first_));
+        spectrum.grain = grain_;
+        return spectrum;
+    }
+
+    // From the parts' spectrum, that at the grain which the core asks for; none where the parts are too coarse for it.
+    std::optional<Spectrum> finished(Spectrum spectrum) const {
+        spectrum.grain = grain_of(least_spread(spectrum));
+        if (spectrum.grain < grain_) return std::nullopt;
+        coarsen(spectrum, spectrum.grain - grain_);
+        const int64_t first = spectrum.values.front(), last = spectrum.values.back();
+        spectrum.low = std::max(static_cast<int64_t>(range_.low), scaled(first, spectrum.grain));
+        spectrum.high = std::min(static_cast<int64_t>(range_.high),
+                                 plus(scaled(last, spectrum.grain), (uint64_t{1} << spectrum.grain) - 1));
+        return spectrum;
+    }
+
+private:
+    static int64_t scaled(int64_t value, int grain) {
+        return static_cast<int64_t>(static_cast<uint64_t>(value) << grain);
+    }
+
+    // How far the core spreads at least: all but 1 / 4096 of the integers at either end.
+    uint64_t least_spread(const Spectrum& parts) const {
+        const int64_t total = std::accumulate(parts.counts.begin(), parts.counts.end(), int64_t{0});
+        const size_t tail = static_cast<size_t>(total) / kTail;
+        const int64_t first = value_at(tail, parts.values.begin(), parts.counts.begin());
+        const int64_t last = value_at(tail, parts.values.rbegin(), parts.counts.rbegin());
+        return last > first ? ((distance(first, last) - 1) << grain_) + 1 : 0;
+    }
+
+    Range<T> range_;
+    int grain_;
+    T first_;
+    size_t size_;
+};
 
 std::vector<size_t> rows_of_classes(const int64_t* classes, size_t num_rows, size_t num_classes) {
     std::vector<size_t> rows(num_classes);
@@ -269,51 +410,146 @@ std::vector<Spectrum> narrow_spectra(const T* values, size_t num_rows, size_t ro
     return spectra;
 }
 
+// Rows in the order of their classes.
+template <typename T>
+class Rows {
+public:
+    Rows(const T* values, size_t num_rows, size_t row_length, const int64_t* classes, size_t num_classes)
+        : values_(values), row_length_(row_length), ends_(rows_of_classes(classes, num_rows, num_classes)),
+          order_(num_rows) {
+        std::partial_sum(ends_.begin(), ends_.end(), ends_.begin());
+        std::vector<size_t> places(num_classes);
+        std::copy(ends_.begin(), ends_.end() - 1, places.begin() + 1);
+        for (size_t row = 0; row < num_rows; ++row) order_[places[static_cast<size_t>(classes[row])]++] = row;
+    }
+
+    size_t num_classes() const { return ends_.size(); }
+
+    template <typename Visit>
+    void visit(size_t index, Visit visit) const {
+        for (size_t i = index == 0 ? 0 : ends_[index - 1]; i < ends_[index]; ++i) {
+            visit(values_ + order_[i] * row_length_, row_length_);
+        }
+    }
+
+    Spectrum lone(size_t index, std::vector<T>& gathered) const {
+        gathered.clear();
+        visit(index, [&](const T* row, size_t length) { gathered.insert(gathered.end(), row, row + length); });
+        return lone_spectrum(gathered.data(), gathered.size(), range_of(gathered.data(), gathered.size()));
+    }
+
+private:
+    const T* values_;
+    size_t row_length_;
+    std::vector<size_t> ends_;  // of the classes' places in order_
+    std::vector<size_t> order_;
+};
+
+// Counts of the parts of one class, two counters each, which an even place in a row and an odd one go to.
+struct PairCounts {
+    const uint32_t* pairs;
+    bool all_zero(size_t first, size_t size) const { return fewbits::all_zero(pairs + 2 * first, 2 * size); }
+    int64_t operator[](size_t part) const { return int64_t{pairs[2 * part]} + pairs[2 * part + 1]; }
+};
+
+// Of the parts of each class of rows, in one pass through memory. `count` is less than 2^32, so no counter overflows.
+template <typename T>
+std::vector<uint32_t> pair_counts(const T* values, size_t num_rows, size_t row_length, const int64_t* classes,
+                                  size_t num_classes, const Parts<T>& parts) {
+    std::vector<uint32_t> counts(2 * parts.size() * num_classes);
+    const auto index = parts.index();
+    for (size_t row = 0; row < num_rows; ++row) {
+        const T* const integers = values + row * row_length;
+        uint32_t* const pairs = counts.data() + 2 * parts.size() * static_cast<size_t>(classes[row]);
+        size_t i = 0;
+        for (; i + 2 <= row_length; i += 2) {
+            ++pairs[2 * index(integers[i])];
+            ++pairs[2 * index(integers[i + 1]) + 1];
+        }
+        if (i < row_length) ++pairs[2 * index(integers[i])];
+    }
+    return counts;
+}
+
+template <typename T>
+Spectra wide_spectra(const T* values, size_t num_rows, size_t row_length, const int64_t* classes,
+                     const Rows<T>& rows, Range<T> range) {
+    const Parts<T> parts(range);
+    const size_t count = num_rows * row_length, num_classes = rows.num_classes();
+    Sums sums = parts.sums();
+    Spectra spectra;
+    spectra.classes.reserve(num_classes);
+    std::vector<T> gathered;
+    const auto take = [&](size_t index, const auto& counts) {
+        Spectrum counted = parts.counted(counts);
+        sums.add(counted);
+        std::optional<Spectrum> spectrum = parts.finished(std::move(counted));
+        spectra.classes.push_back(spectrum ? *std::move(spectrum) : rows.lone(index, gathered));
+    };
+    if (num_classes * parts.size() <= count / 4 && count <= std::numeric_limits<uint32_t>::max()) {
+        const std::vector<uint32_t> counts = pair_counts(values, num_rows, row_length, classes, num_classes, parts);
+        for (size_t index = 0; index < num_classes; ++index) {
+            take(index, PairCounts{counts.data() + 2 * parts.size() * index});
+        }
+    } else {  // clearing and looking through that many counters would take longer than rows out of order
+        Counters counters(parts.size(), count / num_classes);
+        for (size_t index = 0; index < num_classes; ++index) {
+            counters.clear();
+            rows.visit(index, [&](const T* row, size_t length) { counters.add(row, length, parts.index()); });
+            take(index, counters);
+        }
+    }
+    std::optional<Spectrum> whole = parts.finished(parts.counted(sums));
+    spectra.whole = whole ? *std::move(whole) : wide_spectrum(values, count, range);
+    return spectra;
+}
+
 }  // namespace
 
 template <typename T>
 Spectrum spectrum_of(const T* values, size_t count) {
     const Range<T> range = range_of(values, count);
-    Spectrum spectrum = range.width() > kNarrow ? wide_spectrum(values, count, range)
-                                                : narrow_spectrum(values, count, range);
-    spectrum.low = static_cast<int64_t>(range.low);
-    spectrum.high = static_cast<int64_t>(range.high);
-    return spectrum;
+    if (range.width() <= kNarrow) return narrow_spectrum(values, count, range);
+    const Parts<T> parts(range);
+    Counters counters(parts.size(), count);
+    counters.add(values, count, parts.index());
+    std::optional<Spectrum> spectrum = parts.finished(parts.counted(counters));
+    return spectrum ? *std::move(spectrum) : wide_spectrum(values, count, range);
 }
 
 template <typename T>
-std::vector<Spectrum> spectra_of_rows(const T* values, size_t num_rows, size_t row_length, const int64_t* classes,
-                                      size_t num_classes) {
-    const std::vector<size_t> rows = rows_of_classes(classes, num_rows, num_classes);
+Spectra spectra_of_rows(const T* values, size_t num_rows, size_t row_length, const int64_t* classes,
+                        size_t num_classes) {
+    const Rows<T> rows(values, num_rows, row_length, classes, num_classes);
     const size_t count = num_rows * row_length;
     const Range<T> range = range_of(values, count);
-    if (range.width() <= kNarrow && (range.width() + 1) * num_classes <= std::max(kWindow, count / kSparse)) {
-        return narrow_spectra(values, num_rows, row_length, classes, num_classes, range);
+    if (range.width() > kNarrow) return wide_spectra(values, num_rows, row_length, classes, rows, range);
+    Spectra spectra;
+    const auto size = static_cast<size_t>(range.width()) + 1;
+    if (size * num_classes <= std::max(kWindow, count / kSparse)) {
+        spectra.classes = narrow_spectra(values, num_rows, row_length, classes, num_classes, range);
+    } else {
+        std::vector<T> gathered;
+        spectra.classes.reserve(num_classes);
+        for (size_t index = 0; index < num_classes; ++index) spectra.classes.push_back(rows.lone(index, gathered));
     }
-    // Otherwise class after class, its rows put together first.
-    std::vector<size_t> ends(num_classes);
-    for (size_t index = 0, end = 0; index < num_classes; ++index) ends[index] = end += rows[index];
-    std::vector<size_t> order(num_rows);
-    for (size_t row = num_rows; row-- > 0;) order[--ends[static_cast<size_t>(classes[row])]] = row;
-    std::vector<Spectrum> spectra;
-    spectra.reserve(num_classes);
-    std::vector<T> gathered;
-    for (size_t index = 0, next = 0; index < num_classes; ++index) {
-        gathered.clear();
-        for (const size_t stop = next + rows[index]; next < stop; ++next) {
-            const T* const row = values + order[next] * row_length;
-            gathered.insert(gathered.end(), row, row + row_length);
-        }
-        spectra.push_back(spectrum_of(gathered.data(), gathered.size()));
+    if (size / kSparse > count) {
+        spectra.whole = narrow_spectrum(values, count, range);
+        return spectra;
     }
+    Sums sums(static_cast<int64_t>(range.low), size);
+    for (const Spectrum& spectrum : spectra.classes) sums.add(spectrum);
+    append_counts(spectra.whole, sums, 0, size, static_cast<int64_t>(range.low));
+    spectra.whole.low = static_cast<int64_t>(range.low);
+    spectra.whole.high = static_cast<int64_t>(range.high);
     return spectra;
 }
 
 template Spectrum spectrum_of(const int32_t*, size_t);
 template Spectrum spectrum_of(const uint32_t*, size_t);
 template Spectrum spectrum_of(const int64_t*, size_t);
-template std::vector<Spectrum> spectra_of_rows(const int32_t*, size_t, size_t, const int64_t*, size_t);
-template std::vector<Spectrum> spectra_of_rows(const uint32_t*, size_t, size_t, const int64_t*, size_t);
-template std::vector<Spectrum> spectra_of_rows(const int64_t*, size_t, size_t, const int64_t*, size_t);
+template Spectra spectra_of_rows(const int32_t*, size_t, size_t, const int64_t*, size_t);
+template Spectra spectra_of_rows(const uint32_t*, size_t, size_t, const int64_t*, size_t);
+template Spectra spectra_of_rows(const int64_t*, size_t, size_t, const int64_t*, size_t);
 
 }  // namespace fewbits

@@ -15,8 +15,13 @@ struct Spectrum {
     std::vector<int64_t> values;  // ascending: value >> grain
     std::vector<int64_t> counts;
     int grain = 0;
-    int64_t low = 0;  // least and greatest integer
+    int64_t low = 0;  // no integer is less, none is greater; nearly the least and the greatest, to the grain
     int64_t high = 0;
+};
+
+struct Spectra {
+    std::vector<Spectrum> classes;
+    Spectrum whole;
 };
 
 // The functions below are there for T = int32_t, uint32_t and int64_t.
@@ -25,11 +30,11 @@ struct Spectrum {
 template <typename T>
 Spectrum spectrum_of(const T* values, size_t count);
 
-// The spectra of the classes of rows; `values` has num_rows rows of row_length >= 1 integers.
+// The spectra of the classes of rows, and of all rows; `values` has num_rows rows of row_length >= 1 integers.
 // Throws InvalidArgument unless every class 0 ... num_classes - 1 has a row and every row one of these classes.
 template <typename T>
-std::vector<Spectrum> spectra_of_rows(const T* values, size_t num_rows, size_t row_length, const int64_t* classes,
-                                      size_t num_classes);
+Spectra spectra_of_rows(const T* values, size_t num_rows, size_t row_length, const int64_t* classes,
+                        size_t num_classes);
 
 // Binary digits of a number: 0 for 0.
 inline int bit_length(uint64_t number) {

@@ -61,6 +61,13 @@ AliasTable alias_table(const Table& table) {
         seen[b] += own[b];
         result.alias_shift[b] = static_cast<uint16_t>(seen[other] - (first + own[b]));
         seen[other] += kBucket - own[b];
+        const uint32_t own_offset = result.own_shift[b] + first, alias_offset = result.alias_shift[b] + first;
+        const uint32_t bytes[AliasTable::kPlanes] = {own[b], result.alias[b], own_offset, own_offset >> 8,
+                                                     alias_offset, alias_offset >> 8, table.counts[b],
+                                                     static_cast<uint32_t>(table.counts[b]) >> 8};
+        for (size_t plane = 0; plane < AliasTable::kPlanes; ++plane) {
+            result.planes[plane][b] = static_cast<uint8_t>(bytes[plane]);
+        }
     }
     return result;
 }
@@ -85,6 +92,8 @@ void fill_encode(const AliasTable& alias, EncodeTable& encode) {
         encode.frequency[s] = alias.frequency[s];
         encode.start[s] = static_cast<uint16_t>(start);
         encode.reciprocal[s] = frequency == 0 ? 0 : (uint64_t{1} << 45) / frequency + 1;
+        const uint32_t bytes[4] = {frequency, frequency >> 8, start, start >> 8};
+        for (int plane = 0; plane < 4; ++plane) encode.planes[plane][s] = static_cast<uint8_t>(bytes[plane]);
         start += frequency;
     }
     for (uint32_t b = 0; b < kMaxSymbols; ++b) {

@@ -41,6 +41,11 @@ struct alignas(64) AliasTable {
     uint16_t frequency[kMaxSymbols];    // of symbols, not of buckets
     uint16_t own_shift[kMaxSymbols];    // offset of an own slot = slot + own_shift
     uint16_t alias_shift[kMaxSymbols];  // offset of an alias slot = slot + alias_shift
+
+    // The same by bytes, for shuffles of bytes. Offsets are counted from the bucket's first slot: offset = slot modulo
+    // 128 + the run's, whose two bytes are apart.
+    enum Plane { kOwnSlots, kAlias, kOwnLow, kOwnHigh, kAliasLow, kAliasHigh, kFrequencyLow, kFrequencyHigh, kPlanes };
+    uint8_t planes[kPlanes][kMaxSymbols];
 };
 
 AliasTable alias_table(const Table& table);
@@ -57,6 +62,7 @@ struct EncodeTable {
     alignas(64) uint16_t frequency[kMaxSymbols];
     alignas(64) uint16_t start[kMaxSymbols];
     uint64_t reciprocal[kMaxSymbols];        // floor(2^45 / frequency) + 1
+    alignas(64) uint8_t planes[4][kMaxSymbols];          // low and high bytes of the frequencies, and of the starts
     alignas(64) uint16_t slots[kTotal + 2];  // by symbol, each symbol's ascending; two more, for reads of 32 bits
 };
 

@@ -74,6 +74,24 @@ using MapSymbols = void (*)(const SymbolMap& map, int width, const uint8_t* symb
 // Writes the symbol of each of 32-bit values: its distance from `base` modulo 2^32, or `num_values` if that is less.
 using PlaceValues = void (*)(const void* values, size_t count, uint32_t base, uint32_t num_values, uint8_t* symbols);
 
+// Values of one class with raw bits, modulo 2^32: base + symbol * 2^shift + the next `shift` bits.
+struct RawRun {
+    uint32_t base;
+    int shift;           // 1 ... kMostJoined
+    const uint8_t* raw;  // the first value's bits; 16 bytes after the last value's may be read
+};
+
+constexpr int kMostJoined = 25;  // bits: four bytes hold as many at any place in a byte
+
+// Writes float32 from sign and magnitude (docs/payload/lossless.md, transforms 2 and 3), 4 bytes each.
+using JoinFields =
+    void (*)(const RawRun& run, int drop, bool is_signed, const uint8_t* symbols, size_t count, uint8_t* out);
+
+// Writes float32 values of levels (docs/payload/ecsq.md), 4 bytes each; shifts[k] is the centroid of magnitude k, 3 for
+// more. Levels are in -2^31 + 1 ... 2^31 - 1.
+using JoinLevels = void (*)(
+    const RawRun& run, float step, const float* shifts, const uint8_t* symbols, size_t count, uint8_t* out);
+
 // One implementation of the inner loops. All give the same bytes.
 struct Kernels {
     const char* name;
@@ -83,16 +101,19 @@ struct Kernels {
     EncodeGroups encode;
     MapSymbols map_symbols;
     PlaceValues place_values;
+    JoinFields join_fields;
+    JoinLevels join_levels;
 };
 
 extern const Kernels kScalarKernels;
 extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx2ShuffleKernels;  // the same, for processors whose gathers are slow
 extern const Kernels kAvx512Kernels;
 
 // Decodes one group of 1 ... 32 symbols. Throws Corrupt if the words do not suffice.
 void decode_group_checked(DecodeStream& stream, size_t num_symbols);
 
-// Encodes one group of 1 ... 32 symbols; there is room for as many words.
+// Encodes one group of 1 ... 32 symbols. Below `words` there is room for as many words, and for one that is written over.
 void encode_group(EncodeStream& stream, size_t num_symbols);
 
 }  // namespace fewbits

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "place_values.h"
+#include "unpack_avx2.h"
 #include "wide.h"
 
 namespace fewbits {
@@ -217,8 +218,17 @@ void map_symbols(const SymbolMap& map, int width, const uint8_t* symbols, size_t
     kScalarKernels.map_symbols(map, width, symbols + i, count - i, out + i * static_cast<size_t>(width));
 }
 
+void join_fields(const RawRun& run, int drop, bool is_signed, const uint8_t* symbols, size_t count, uint8_t* out) {
+    join_fields_with(unpack_by_eights, run, drop, is_signed, symbols, count, out);
+}
+
+void join_levels(
+    const RawRun& run, float step, const float* shifts, const uint8_t* symbols, size_t count, uint8_t* out) {
+    join_levels_with(unpack_by_eights, run, step, shifts, symbols, count, out);
+}
+
 }  // namespace
 
-const Kernels kAvx512Kernels = {"avx512", 4, false, decode_groups, encode_groups, map_symbols, place_values};
+const Kernels kAvx512Kernels = {"avx512", 4, false, decode_groups, encode_groups, map_symbols, place_values, join_fields, join_levels};
 
 }  // namespace fewbits

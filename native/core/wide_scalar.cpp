@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "errors.h"
+#include "join_raw.h"
 #include "place_values.h"
 #include "wide.h"
 
@@ -28,26 +29,32 @@ void decode_group_checked(DecodeStream& stream, size_t num_symbols) {
     stream.symbols += num_symbols;
 }
 
+namespace {
+
+// Encodes one symbol in a lane: returns its new state, and puts the word that it sheds, if it does, before `words`.
+inline uint32_t encode_symbol(const EncodeTable& table, uint8_t symbol, uint32_t x, uint8_t*& words) {
+    const uint32_t frequency = table.frequency[symbol];
+    // Whether a lane sheds is anyone's guess: the word is written at any rate, and kept or written over.
+    const uint32_t sheds = x >> (32 - kPrecision) >= frequency ? 1 : 0;
+    const auto word = static_cast<uint16_t>(x);
+    std::memcpy(words - 2, &word, 2);
+    words -= 2 * sheds;
+    x >>= 16 * sheds;
+    // x div f as (x * m) >> 45 with m = floor(2^45 / f) + 1, for f < 2^13 and x < f * 2^19 (what shedding leaves):
+    // m = 2^45 / f + e with 0 < e <= 1, so x * m / 2^45 exceeds x / f by at most x / 2^45 < 2^-13 < 1 / f: too
+    // little to reach the next integer. And x * m < f * 2^19 * (2^45 / f + 1) = 2^64 + f * 2^19, where x is less
+    // than f * 2^19 by at least 1, which takes m > 2^32 > f * 2^19 off: the product fits in 64 bits.
+    const auto quotient = static_cast<uint32_t>(x * table.reciprocal[symbol] >> 45);
+    const uint32_t rest = x - quotient * frequency;
+    return (quotient << kPrecision) + table.slots[table.start[symbol] + rest];
+}
+
+}  // namespace
+
 void encode_group(EncodeStream& stream, size_t num_symbols) {
-    const EncodeTable& table = *stream.table;
     stream.symbols -= num_symbols;
     for (size_t lane = num_symbols; lane-- > 0;) {
-        const uint8_t symbol = stream.symbols[lane];
-        const uint32_t frequency = table.frequency[symbol];
-        uint32_t x = stream.state[lane];
-        if (x >> (32 - kPrecision) >= frequency) {
-            stream.words -= 2;
-            stream.words[0] = static_cast<uint8_t>(x);
-            stream.words[1] = static_cast<uint8_t>(x >> 8);
-            x >>= 16;
-        }
-        // x div f as (x * m) >> 45 with m = floor(2^45 / f) + 1, for f < 2^13 and x < f * 2^19 (what shedding leaves):
-        // m = 2^45 / f + e with 0 < e <= 1, so x * m / 2^45 exceeds x / f by at most x / 2^45 < 2^-13 < 1 / f: too
-        // little to reach the next integer. And x * m < f * 2^19 * (2^45 / f + 1) = 2^64 + f * 2^19, where x is less
-        // than f * 2^19 by at least 1, which takes m > 2^32 > f * 2^19 off: the product fits in 64 bits.
-        const auto quotient = static_cast<uint32_t>(x * table.reciprocal[symbol] >> 45);
-        const uint32_t rest = x - quotient * frequency;
-        stream.state[lane] = (quotient << kPrecision) + table.slots[table.start[symbol] + rest];
+        stream.state[lane] = encode_symbol(*stream.table, stream.symbols[lane], stream.state[lane], stream.words);
     }
 }
 
@@ -82,7 +89,21 @@ void decode_groups(DecodeStream* const* streams, int num_streams, size_t num_gro
 
 void encode_groups(EncodeStream* const* streams, int num_streams, size_t num_groups) {
     for (int s = 0; s < num_streams; ++s) {
-        for (size_t group = 0; group < num_groups; ++group) encode_group(*streams[s], kLanes);
+        EncodeStream& stream = *streams[s];
+        const EncodeTable& table = *stream.table;
+        uint8_t* words = stream.words;
+        const uint8_t* symbols = stream.symbols;
+        uint32_t state[kLanes];
+        std::memcpy(state, stream.state, sizeof state);
+        for (size_t group = 0; group < num_groups; ++group) {
+            symbols -= kLanes;
+            for (int lane = kLanes - 1; lane >= 0; --lane) {
+                state[lane] = encode_symbol(table, symbols[lane], state[lane], words);
+            }
+        }
+        std::memcpy(stream.state, state, sizeof state);
+        stream.words = words;
+        stream.symbols = symbols;
     }
 }
 
@@ -102,8 +123,17 @@ void map_symbols(const SymbolMap& map, int width, const uint8_t* symbols, size_t
     }
 }
 
+void join_fields(const RawRun& run, int drop, bool is_signed, const uint8_t* symbols, size_t count, uint8_t* out) {
+    join_fields_with(unpack_portably, run, drop, is_signed, symbols, count, out);
+}
+
+void join_levels(
+    const RawRun& run, float step, const float* shifts, const uint8_t* symbols, size_t count, uint8_t* out) {
+    join_levels_with(unpack_portably, run, step, shifts, symbols, count, out);
+}
+
 }  // namespace
 
-const Kernels kScalarKernels = {"scalar", 1, true, decode_groups, encode_groups, map_symbols, place_values};
+const Kernels kScalarKernels = {"scalar", 1, true, decode_groups, encode_groups, map_symbols, place_values, join_fields, join_levels};
 
 }  // namespace fewbits

@@ -14,6 +14,11 @@ def available_isas() -> list[str]:
 def use_isa(name: str) -> None:
     """Use this instruction set from now on, in all threads; "" is the best there is."""
 
+# checksums
+
+def crc32(data: bytes | bytearray | memoryview, value: int = 0) -> int:
+    """Return zlib's CRC-32 of bytes, continued from `value`; lets other threads run if they are many."""
+
 # bodies: what is read of the objects of fewbits.coder.integers are their attributes
 
 class Output:
@@ -36,6 +41,9 @@ class Output:
     @staticmethod
     def fields(array: NDArray[np.unsignedinteger], name: str, is_signed: bool, drops: bytes) -> Output:
         """Bits of floats from sign and magnitude, `drops` low bits less for each class."""
+
+def prefer_huge_pages(array: NDArray[np.generic]) -> None:
+    """Ask the system to back an array's memory, not written to yet, by huge pages; a hint."""
 
 def decode_body(data: bytes, arrays: list[Any], outputs: Sequence[Output], num_threads: int) -> None:
     """Decode a body of ArraySpecs into the outputs."""
@@ -64,6 +72,15 @@ def fit_rows(
     shipped: ShippedTables,
 ) -> tuple[list[DescribedModel], DescribedModel, int]:
     """Return each class's model, the model of the classes (R,) of the rows (R, n), and the cost in 1/65536 bit."""
+
+def best_fit(
+    values: NDArray[np.int32 | np.uint32 | np.int64],
+    classes: NDArray[np.int64],
+    num_classes: int,
+    class_bytes: int,
+    shipped: ShippedTables,
+) -> tuple[list[DescribedModel], DescribedModel | None, int]:
+    """Return as fit_rows does, or one model, None and its cost where that is cheaper even so: class_bytes a class."""
 
 # quantize: elements are the words of fewbits.quantize.weights.Weights, `type` their dtype's code in the file format
 

@@ -9,7 +9,6 @@ from threading import Lock
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,7 +17,7 @@ from fewbits.errors import Corrupt, FewbitsError, InvalidArgument
 from fewbits.method import Method, Source, Survey
 from fewbits.native import core, num_threads
 from fewbits.registry import method_class
-from fewbits.tensors import bits_of, from_bits, spec_of
+from fewbits.tensors import bits_of, empty_tensor, from_bits, spec_of
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 Unit: TypeAlias = list[tuple[TensorSpec, NDArray[np.unsignedinteger]]]
@@ -195,7 +194,7 @@ class _Tiled:
         spec = chunk.tensors[0]
         with self._lock:
             if spec.name not in self.tensors:
-                self.tensors[spec.name] = torch.empty(spec.shape, dtype=getattr(torch, spec.dtype))
+                self.tensors[spec.name] = empty_tensor(spec.shape, spec.dtype)
         return {spec.name: self.tensors[spec.name].view(-1)[chunk.span[0] : chunk.span[1]]}
 
 

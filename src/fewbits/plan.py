@@ -10,7 +10,7 @@ from fewbits.chunk import TensorSpec
 
 SMALL = 1 << 16  # elements below which a tensor is small
 POOL = 1 << 20  # elements of a group of small tensors at most
-TILE = 1 << 20  # elements of a tile, about
+TILE = 1 << 22  # elements of a tile, about: at 2 bits eight chunks, enough for decoders that run four in lockstep
 
 
 def group_small(specs: Sequence[TensorSpec]) -> list[tuple[TensorSpec, ...]]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fewbits.chunk import DTYPES, Chunk, TensorSpec
 from fewbits.errors import InvalidArgument
+from fewbits.native import core
 from fewbits.quantize.weights import Weights
 
 _WORDS = {1: np.dtype("u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8"), 16: np.dtype("<u8")}
@@ -100,5 +101,13 @@ def destinations(chunk: Chunk, into: Mapping[str, Tensor] | None) -> dict[str, T
     for spec in chunk.tensors:
         shape = spec.shape if chunk.span is None else (chunk.span[1] - chunk.span[0],)
         given = (into or {}).get(spec.name)
-        tensors[spec.name] = torch.empty(shape, dtype=getattr(torch, spec.dtype)) if given is None else given
+        tensors[spec.name] = empty_tensor(shape, spec.dtype) if given is None else given
     return tensors
+
+
+def empty_tensor(shape: tuple[int, ...], dtype: str) -> Tensor:
+    """Return a new tensor on the CPU, its values anything; memory that is quick to fill where it is large."""
+    tensor = torch.empty(shape, dtype=getattr(torch, dtype))
+    if kernels := core():
+        kernels.prefer_huge_pages(bits_of(tensor))
+    return tensor

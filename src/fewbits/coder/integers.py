@@ -38,7 +38,8 @@ class ModelSet:
 class CodedArray:
     """One array to be coded.
 
-    values: (R, n) int64, int32 or uint32; with one class the shape does not matter. classes: (R,) int64, or None with one class.
+    values: (R, n) int64, int32 or uint32; with one class the shape does not matter.
+    classes: (R,) int64, or None with one class.
     """
 
     values: NDArray[np.int64 | np.int32 | np.uint32]

@@ -7,7 +7,6 @@ from io import BytesIO
 from threading import Lock
 from types import TracebackType
 from typing import BinaryIO, Self
-from zlib import crc32
 
 from fewbits.chunk import Chunk, TensorSpec
 from fewbits.coder.leb128 import read_uint
@@ -24,6 +23,7 @@ from fewbits.container.format import (
 from fewbits.container.header import inflate, parse_header
 from fewbits.container.index import IndexEntry, claim, read_entries
 from fewbits.errors import Corrupt, Incompatible, InvalidArgument, TooLarge, Truncated
+from fewbits.native import crc32
 from fewbits.registry import IDS_BY_CODE
 
 DEFAULT_LIMIT = 1 << 30  # bytes of decoded tensors; a larger file may have DEFAULT_RATIO times its size
@@ -36,7 +36,7 @@ Source = str | os.PathLike[str] | bytes | BinaryIO
 class Reader:
     """An open file. Construction reads and checks all but the payloads (of a bare file, those as well).
 
-    Several threads may read at the same time.
+    Several threads may read at the same time; `close` when none does.
 
     Attributes:
         size: bytes of the file.
@@ -178,6 +178,7 @@ class Reader:
     def _open(self, source: Source, limit: int | None) -> None:
         self._owned = isinstance(source, (str, os.PathLike, bytes))
         self._lock = Lock()
+        self._reads_at = isinstance(source, (str, os.PathLike)) and hasattr(os, "pread")
         self._parts_by_tensor: dict[int, list[int]] | None = None
         self.fingerprint, self.header_size, self.header_raw = None, 0, b""
         if isinstance(source, bytes):
@@ -274,12 +275,24 @@ class Reader:
         return Corrupt(f"the payload of {name}{others} at byte offset {part.offset} fails its checksum.")
 
     def _read(self, offset: int, size: int) -> bytes:
+        data = self._read_some(offset, size)
+        if len(data) == size:
+            return data
+        pieces, end = [data], offset + len(data)
+        while end < offset + size:  # a system may give less than it was asked for: Linux, beyond 2 GiB
+            pieces.append(self._read_some(end, offset + size - end))
+            if not pieces[-1]:
+                raise Truncated(f"the file ends at byte offset {end}, before {offset + size}.")
+            end += len(pieces[-1])
+        return b"".join(pieces)
+
+    def _read_some(self, offset: int, size: int) -> bytes:
+        """Read into one object at once; of a file that this opened, without waiting for other threads that read."""
+        if self._reads_at:
+            return os.pread(self._file.fileno(), size, offset)
         with self._lock:
             self._file.seek(offset)
-            data = self._file.read(size)
-        if len(data) != size:
-            raise Truncated(f"the file ends at byte offset {offset + len(data)}, before {offset + size}.")
-        return data
+            return self._file.read(size)
 
     def _crc(self, offset: int, size: int) -> int:
         check = 0

@@ -3,7 +3,6 @@
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from zlib import crc32
 
 from fewbits.chunk import DTYPES, Chunk
 from fewbits.coder.leb128 import write_uint
@@ -26,6 +25,7 @@ from fewbits.container.index import write_entries
 from fewbits.container.loss import total_losses
 from fewbits.container.placement import Placed, place
 from fewbits.errors import FewbitsError, InvalidArgument
+from fewbits.native import crc32
 from fewbits.registry import METHODS
 
 

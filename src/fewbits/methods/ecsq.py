@@ -23,7 +23,7 @@ from fewbits.errors import Corrupt
 from fewbits.method import Method, MethodConfig, Source, Survey
 from fewbits.methods.lossless import Lossless, code_bits
 from fewbits.models.descriptions import read_models, write_models
-from fewbits.models.fit import Fit, fit_rows, fit_values
+from fewbits.models.fit import Fit, best_fit
 from fewbits.payload import check_version, element_ranges, part_of, read_step
 from fewbits.plan import group_small, is_group, tile_rows, tiles
 from fewbits.quantize.elements import QuantisedElements
@@ -204,13 +204,11 @@ class Ecsq(Method):
         return levels, fit
 
     def _best_fit(self, levels: NDArray[np.int32]) -> Fit:
-        fits = [fit_values(levels)]
+        keys: NDArray[np.int64] | None = None
         if self.settings.row_classes and levels.shape[0] > 1 and levels.shape[1] >= _LEAST_ROW:
             # Sums of integers are exact; the mean's quotient is rounded once: rows class alike on every machine.
-            mean = row_magnitudes(levels) / levels.shape[1]
-            by_scale = fit_rows(levels, np.searchsorted(_ROW_SCALES, mean))
-            fits += [by_scale] if by_scale is not None else []
-        return min(fits, key=lambda fit: fit.cost)
+            keys = np.searchsorted(_ROW_SCALES, row_magnitudes(levels) / levels.shape[1])
+        return best_fit(levels, keys)
 
     def _centroids(self, scaled: Scaled, levels: NDArray[np.int32]) -> Centroids | None:
         if not self.settings.centroids or levels.size < _LEAST_CENTROIDS:

@@ -24,7 +24,7 @@ from fewbits.coder.leb128 import read_uint, write_uint
 from fewbits.errors import Corrupt
 from fewbits.method import Method, MethodConfig, Source, Survey
 from fewbits.models.descriptions import read_models, write_models
-from fewbits.models.fit import Fit, fit_rows, fit_values
+from fewbits.models.fit import Fit, best_fit, fit_rows, fit_values
 from fewbits.payload import check_version, element_ranges, part_of
 from fewbits.plan import SMALL, group_small, tile_rows, tiles
 from fewbits.tensors import bits_of, destinations, spec_of
@@ -218,14 +218,13 @@ def _with_mask(matrix: NDArray[np.unsignedinteger], spec: TensorSpec) -> list[Co
     """Code which elements (R, n) are not zero, rows in classes by density where it pays, then those elements."""
     mask = matrix != 0
     integers = mask.astype(np.int64)
-    mask_fits = [fit_values(integers)]
+    keys: NDArray[np.int64] | None = None
     if matrix.shape[0] > 1 and matrix.shape[1] >= _LEAST_ROW:
         ones = np.count_nonzero(mask, axis=1)
         rarer = np.minimum(ones, matrix.shape[1] - ones)
         half_octave = np.frexp(rarer.astype(np.float64) ** 2)[1].astype(np.int64)
-        by_density = fit_rows(integers, np.where(ones == rarer, half_octave, 256 - half_octave))
-        mask_fits += [by_density] if by_density is not None else []
-    mask_fit = min(mask_fits, key=lambda fit: fit.cost)
+        keys = np.where(ones == rarer, half_octave, 256 - half_octave)
+    mask_fit = best_fit(integers, keys)
     head = write_models(mask_fit.models) + write_uint(int(np.count_nonzero(mask)))
     mask_array = CodedArray(integers, mask_fit.models, mask_fit.classes)
 
@@ -267,16 +266,20 @@ def _with_floats(matrix: NDArray[np.unsignedinteger], fields: Fields) -> Coded:
     transform = _SIGNED_FLOATS if fields.signed else _UNSIGNED_FLOATS
     least = np.full(zeros.shape, zeros.min(), np.uint64)
     whole = field_integers(matrix, least, signed=fields.signed)
-    candidates = [_finish(transform, whole, fit_values(whole), bytes([int(zeros.min())]))]
-    if matrix.shape[0] > 1 and matrix.shape[1] >= _LEAST_ROW:
-        alike = np.array_equal(zeros, least)
-        dropped = whole if alike else field_integers(matrix, zeros, signed=fields.signed)
-        quarter_octave = (4 * fields.exponents) // np.uint64(matrix.shape[1])
-        for key in (np.zeros_like(zeros), quarter_octave):
-            fit = fit_rows(dropped, (key << np.uint64(6) | zeros).view(np.int64))
-            if fit is not None and fit.classes is not None:
-                drops = bytes(int(zeros[fit.classes == index][0]) for index in range(len(fit.models.models)))
-                candidates.append(_finish(transform, dropped, fit, drops))
+    by_row = matrix.shape[0] > 1 and matrix.shape[1] >= _LEAST_ROW
+    quarter_octave = (4 * fields.exponents) // np.uint64(max(1, matrix.shape[1]))
+    keys = (quarter_octave << np.uint64(6) | zeros).view(np.int64)
+    drop = int(zeros.min())
+    if not by_row or np.array_equal(zeros, least):
+        fit = best_fit(whole, keys if by_row else None, class_bytes=1)
+        return _finish(transform, whole, fit, bytes([drop] * len(fit.models.models)))
+    candidates = [_finish(transform, whole, fit_values(whole), bytes([drop]))]
+    dropped = field_integers(matrix, zeros, signed=fields.signed)
+    for key in (zeros.view(np.int64), keys):
+        fit = fit_rows(dropped, key)
+        if fit is not None and fit.classes is not None:
+            drops = bytes(int(zeros[fit.classes == index][0]) for index in range(len(fit.models.models)))
+            candidates.append(_finish(transform, dropped, fit, drops))
     return min(candidates, key=lambda coded: coded.bits)
 
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _BYTE = 8 * COST_ONE
 _HISTOGRAM_BYTES = 5  # what describing a histogram costs, at least, more than naming a shipped table
 _TAIL = 4096  # a shift lets its table reach all but 1 / 4096 of the values at either end, to begin with
+_NARROW = 1 << 16  # integers that spread no farther are counted one by one
+_PART_BITS = 14  # of integers that spread farther, 2^14 + 1 parts at most are counted to begin with
 
 
 class Fit(NamedTuple):
@@ -50,27 +52,47 @@ class Spectrum(NamedTuple):
     values: NDArray[np.int64]  # (U,), sorted: value >> grain
     counts: NDArray[np.int64]  # (U,)
     grain: int
-    low: int  # least and greatest integer
+    low: int  # no integer is less, none is greater; nearly the least and the greatest, to the grain
     high: int
 
     @classmethod
-    def of(cls, values: NDArray[np.int32 | np.uint32 | np.int64]) -> "Spectrum":
-        """Count the integers of an array (not empty) of any shape."""
+    def of(cls, values: NDArray[np.int32 | np.uint32 | np.int64], within: tuple[int, int] | None = None) -> "Spectrum":
+        """Count the integers of an array (not empty) of any shape, or of a part of one, `within` its low and high."""
         values = values.astype(np.int64, copy=False)
+        low, high = within or (int(values.min()), int(values.max()))
+        if high - low > _NARROW:
+            # A grain by which any array has few parts, so that all classes of its rows can be counted in one pass.
+            parts = cls._at_grain(values, (high - low).bit_length() - _PART_BITS, low, high)
+            asked = _grain_for(parts._least_spread())
+            if asked >= parts.grain:
+                return cls._at_grain(values, asked, low, high)
+        # An outlier dwarfs the rest. What the rest asks for is found out from the array, or the part, alone.
         low, high = int(values.min()), int(values.max())
-        grain = 0
-        if high - low > 1 << 16:
-            first, last = values.size // _TAIL, values.size - 1 - values.size // _TAIL
-            ends = np.partition(values.ravel(), [first, last])
-            spread = int(ends[last]) - int(ends[first])
-            grain = max(0, (spread // (4 * REACH)).bit_length() - 3)
-            values = values >> np.int64(grain)
-        first, last = low >> grain, high >> grain
-        if last - first > max(1 << 16, 2 * values.size):
+        if high - low <= _NARROW:
+            return cls._at_grain(values, 0, low, high)
+        first, last = values.size // _TAIL, values.size - 1 - values.size // _TAIL
+        ends = np.partition(values.ravel(), [first, last])
+        return cls._at_grain(values, _grain_for(int(ends[last]) - int(ends[first])), low, high)
+
+    @classmethod
+    def _at_grain(cls, values: NDArray[np.int64], grain: int, low: int, high: int) -> "Spectrum":
+        """Count value >> grain, all values being in low … high."""
+        values = values >> np.int64(grain)
+        first, last = int(values.min()), int(values.max())
+        low, high = max(low, first << grain), min(high, (last + 1 << grain) - 1)
+        if last - first > max(_NARROW, 2 * values.size):
             return cls(*np.unique(values, return_counts=True), grain, low, high)
         counts = np.bincount((values - first).ravel())
         present = np.flatnonzero(counts)
         return cls(present + first, counts[present], grain, low, high)
+
+    def _least_spread(self) -> int:
+        """How far the core, all but 1 / 4096 of the integers at either end, spreads at least, going by the grain."""
+        total = int(self.counts.sum())
+        tail = total // _TAIL
+        places = np.searchsorted(np.cumsum(self.counts), [tail + 1, total - tail])
+        first, last = (int(part) for part in self.values[places])
+        return (last - first - 1 << self.grain) + 1 if last > first else 0
 
     def quantile(self, place: int) -> int:
         """The integer (to the grain) at a place, 1 … total, in sorted order."""
@@ -84,6 +106,11 @@ class Spectrum(NamedTuple):
         high = high[order]
         first = np.flatnonzero(np.concatenate([[True], high[1:] != high[:-1]]))
         return high[first], np.add.reduceat(self.counts[order], first)
+
+
+def _grain_for(spread: int) -> int:
+    """The coarsest grain that the shifts tried for integers of this spread can do with."""
+    return max(0, (spread // (4 * REACH)).bit_length() - 3)
 
 
 def model_cost(model: IntegerModel, spectrum: Spectrum) -> int:
@@ -173,23 +200,52 @@ def fit_rows(values: NDArray[np.int32 | np.uint32 | np.int64], keys: NDArray[np.
     Returns:
         The fit, or None if there is only one class, or more than a file can hold.
     """
-    present, classes = np.unique(keys, return_inverse=True)
-    if not 2 <= present.size <= MAX_CLASSES:
+    classes, num_classes = _classes_of(keys)
+    if not 2 <= num_classes <= MAX_CLASSES:
         return None
-    classes = classes.reshape(-1).astype(np.int64)
     native = core()
     if native is not None:
-        described, described_class, cost = native.fit_rows(
-            _in_memory_order(values), classes, present.size, _native_tables()
-        )
-        models = ModelSet(tuple(_model_of(each) for each in described), _model_of(described_class))
-        return Fit(models, classes, cost)
-    fits = [fit_model(Spectrum.of(values[classes == index])) for index in range(present.size)]
+        models, class_model, cost = native.fit_rows(_in_memory_order(values), classes, num_classes, _native_tables())
+        return _native_fit(models, class_model, classes, cost)
+    within = int(values.min()), int(values.max())
+    fits = [fit_model(Spectrum.of(values[classes == index], within)) for index in range(num_classes)]
     class_model, class_cost = fit_model(Spectrum.of(classes))
     models = ModelSet(tuple(model for model, _ in fits), class_model)
     described_bytes = sum(len(write_model(model)) for model in (*models.models, class_model))
     framing = len(write_models(models)) - described_bytes
     return Fit(models, classes, sum(cost for _, cost in fits) + class_cost + framing * _BYTE)
+
+
+def best_fit(
+    values: NDArray[np.int32 | np.uint32 | np.int64], keys: NDArray[np.int64] | None, class_bytes: int = 0
+) -> Fit:
+    """The cheaper one of `fit_values` and `fit_rows` (R, n), with the same arguments, from one count of the integers.
+
+    Args:
+        values: (R, n), not empty.
+        keys: (R,) int64, or None to fit one model without further ado.
+        class_bytes: what the caller will write for each class; compared, but no part of the fit's cost.
+    """
+    if keys is None:
+        return fit_values(values)
+    native = core()
+    if native is not None:
+        classes, num_classes = _classes_of(keys)
+        if not 2 <= num_classes <= MAX_CLASSES:
+            return fit_values(values)
+        fit = native.best_fit(_in_memory_order(values), classes, num_classes, class_bytes, _native_tables())
+        return _native_fit(*fit[:2], classes, fit[2])
+    whole, by_class = fit_values(values), fit_rows(values, keys)
+    if by_class is None:
+        return whole
+    further = class_bytes * (len(by_class.models.models) - 1) * _BYTE
+    return by_class if by_class.cost + further < whole.cost else whole
+
+
+def _classes_of(keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
+    """Each row's class (R,), equal for equal keys and ascending with them, and the number of classes."""
+    present, classes = np.unique(keys, return_inverse=True)
+    return classes.reshape(-1).astype(np.int64, copy=False), present.size
 
 
 # ---- the compiled core
@@ -215,3 +271,15 @@ def _model_of(described: "_core.DescribedModel") -> IntegerModel:
     if isinstance(table, int):
         return IntegerModel(shipped_table(table), shift, centre)
     return IntegerModel(table and Table(*table), shift, centre)
+
+
+def _native_fit(
+    models: "list[_core.DescribedModel]",
+    class_model: "_core.DescribedModel | None",
+    classes: NDArray[np.int64],
+    cost: int,
+) -> Fit:
+    fitted = tuple(_model_of(each) for each in models)
+    if class_model is None:
+        return Fit(ModelSet(fitted), None, cost)
+    return Fit(ModelSet(fitted, _model_of(class_model)), classes, cost)

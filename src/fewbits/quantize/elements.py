@@ -3,12 +3,11 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fewbits.coder.elements import DecodedArray
 from fewbits.errors import Corrupt
 from fewbits.quantize.rounding import Centroids, reconstruct
-from fewbits.quantize.weights import Weights
+from fewbits.quantize.weights import Weights, rounded_bits
 
 if TYPE_CHECKING:
     from fewbits._core import Output
@@ -37,13 +36,3 @@ class QuantisedElements:
         """Say the same to the compiled core."""
         weights = self._weights
         return output.floats(weights.bits, repr(self._name), weights.code, self._step, self._centroids)
-
-
-def rounded_bits(values: NDArray[np.float32], dtype: str) -> NDArray[np.unsignedinteger]:
-    """Return the bits of values (N,) in a float dtype: to nearest even, subnormal numbers kept; infinite beyond it."""
-    if dtype == "bfloat16":
-        bits = values.view(np.uint32)
-        return ((bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
-    with np.errstate(over="ignore", under="ignore"):
-        rounded = values.astype(dtype)
-    return rounded.view(f"u{rounded.itemsize}")

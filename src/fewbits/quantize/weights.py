@@ -162,7 +162,8 @@ class Scaled:
         if kernels := core():
             return Distortion(*kernels.measure_distortion(*self._operands, levels, centroids or (0, 0, 0)))
         values = self.weights.values()
-        decoded = _rounded(reconstruct(levels.ravel(), self.step, centroids), self.weights.dtype)
+        bits = rounded_bits(reconstruct(levels.ravel(), self.step, centroids), self.weights.dtype)
+        decoded = Weights(bits, self.weights.dtype).values()
         energy = ordered_sum(values * values)
         if not np.isfinite(decoded).all():
             return Distortion(False, np.inf, energy)
@@ -173,11 +174,11 @@ class Scaled:
         return self.weights.bits, self.weights.code, self.step
 
 
-def _rounded(values: NDArray[np.float32], dtype: str) -> NDArray[np.float64]:
-    """Values (N,) as a dtype holds them: to nearest even, subnormal numbers kept."""
+def rounded_bits(values: NDArray[np.float32], dtype: str) -> NDArray[np.unsignedinteger]:
+    """Return the bits of values (N,) in a float dtype: to nearest even, subnormal numbers kept; infinite beyond it."""
     if dtype == "bfloat16":
         bits = values.view(np.uint32)
-        bits = (bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))) & np.uint32(0xFFFF0000)
-        return bits.view(np.float32).astype(np.float64)
+        return ((bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
     with np.errstate(over="ignore", under="ignore"):
-        return values.astype(dtype).astype(np.float64)
+        rounded = values.astype(dtype)
+    return rounded.view(f"u{rounded.itemsize}")

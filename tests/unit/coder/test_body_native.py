@@ -83,6 +83,15 @@ def test_many_rows_of_many_classes_are_the_same_bytes() -> None:
             check_equal([CodedArray(values.astype(dtype), fit.models, fit.classes)], wide=True)
 
 
+def test_more_tables_than_are_kept_expanded_are_the_same_bytes() -> None:
+    generator = np.random.default_rng(3)
+    arrays = [
+        CodedArray(generator.integers(-20, 20, (1, 30_000), np.int64), ModelSet((IntegerModel(shipped_table(code)),)))
+        for code in range(60, 150)
+    ]
+    assert check_equal(arrays, wide=True)[3] > 3  # chunks
+
+
 @pytest.mark.parametrize("count", [600_000, 1_000_000])
 @pytest.mark.parametrize("shift", [0, 3])
 def test_several_chunks_are_the_same_bytes(count: int, shift: int) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fewbits.errors import InvalidArgument
-from fewbits.models.fit import Fit, fit_rows, fit_values
+from fewbits.models.fit import Fit, best_fit, fit_rows, fit_values
 from fewbits.native import core
 from tests.unit.coder.samples import INT64
 
@@ -34,6 +34,13 @@ def numpy_fit_rows(values: NDArray[np.int64], keys: NDArray[np.int64]) -> Fit | 
         return fit_rows(values, keys)
 
 
+def numpy_best_fit(values: NDArray[np.int64], keys: NDArray[np.int64], class_bytes: int) -> Fit:
+    """What the written-out function gives."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEWBITS_ISA", "numpy")
+        return best_fit(values, keys, class_bytes)
+
+
 def forms(values: NDArray[np.int64]) -> list[NDArray[Any]]:
     """The integers in every type that holds them, and out of memory order."""
     arrays: list[NDArray[Any]] = [values, np.repeat(values, 2, axis=-1)[..., ::2]]
@@ -51,16 +58,24 @@ def assert_equal_fits(values: NDArray[np.int64]) -> None:
         assert numpy_fit_values(array) == expected
 
 
+def assert_same(fit: Fit | None, expected: Fit | None) -> None:
+    if expected is None or fit is None:
+        assert fit is expected
+        return
+    assert (fit.models, fit.cost) == (expected.models, expected.cost)
+    if expected.classes is None or fit.classes is None:
+        assert fit.classes is expected.classes
+    else:
+        assert np.array_equal(fit.classes, expected.classes)
+
+
 def assert_equal_row_fits(values: NDArray[np.int64], keys: NDArray[np.int64]) -> None:
     expected = numpy_fit_rows(values, keys)
+    best = [numpy_best_fit(values, keys, class_bytes) for class_bytes in (0, 1)]
     for array in forms(values):
-        fit = fit_rows(array, keys)
-        if expected is None or fit is None:
-            assert fit is expected
-            continue
-        assert (fit.models, fit.cost) == (expected.models, expected.cost)
-        assert fit.classes is not None and expected.classes is not None
-        assert np.array_equal(fit.classes, expected.classes)
+        assert_same(fit_rows(array, keys), expected)
+        for class_bytes in (0, 1):
+            assert_same(best_fit(array, keys, class_bytes), best[class_bytes])
 
 
 def wrapped(values: NDArray[np.float64], offset: int = 0) -> NDArray[np.int64]:
@@ -195,6 +210,43 @@ def test_as_many_classes_as_a_file_holds_and_more(classes: int) -> None:
     assert_equal_row_fits(keys[:, None] % 7, keys)
 
 
+@pytest.mark.parametrize("digits", [14, 17, 20, 30, 40])
+@pytest.mark.parametrize("outliers", [0, 1, 40])
+def test_many_rows_of_widely_spread_integers(digits: int, outliers: int) -> None:
+    # Some classes ask for a finer grain than the whole, some do not, and there are few enough for a pass in row order.
+    generator = np.random.default_rng(digits)
+    keys = generator.integers(0, 3, 900)
+    scales = 2.0 ** (digits + keys * 3)[:, None]
+    values = wrapped(generator.laplace(0, 1, (900, 301)) * scales)
+    values.flat[generator.permutation(values.size)[:outliers]] = generator.integers(LEAST, MOST, outliers)
+    assert_equal_row_fits(values, keys)
+    assert_equal_row_fits(np.sort(values, axis=None).reshape(values.shape), np.arange(900) // 400)
+
+
+@pytest.mark.parametrize("digits", [14, 31, 61])
+def test_classes_that_are_constant_or_of_few_values_beside_wide_ones(digits: int) -> None:
+    generator = np.random.default_rng(digits)
+    values = generator.integers(-(2**digits), 2**digits, (9, 40))
+    values[0], values[1], values[2] = values.min(), values.max(), values.max() - 1
+    values[3, ::2], values[3, 1::2] = 5, 6
+    for keys in (np.arange(9), np.minimum(np.arange(9), 4)):
+        assert_equal_row_fits(values, keys)
+
+
+def test_the_cheaper_of_one_model_and_several_is_chosen() -> None:
+    generator = np.random.default_rng(0)
+    keys = np.arange(100) % 2
+    values = wrapped(generator.laplace(0, 1, (100, 200)) * np.where(keys, 40, 1)[:, None])
+    by_class = fit_rows(values, keys)
+    assert_same(best_fit(values, keys), by_class)
+    # What a caller writes for a class counts, and of equals the one model is chosen.
+    whole = fit_values(values)
+    assert by_class is not None and by_class.cost < whole.cost
+    assert_same(best_fit(values, keys, 1 << 20), whole)
+    assert_same(best_fit(values, np.zeros(100, np.int64)), whole)
+    assert best_fit(values, None) == whole
+
+
 # ---- what the core refuses
 
 
@@ -221,6 +273,11 @@ def test_arguments_that_do_not_fit_are_refused() -> None:
     ]:
         with pytest.raises(InvalidArgument):
             native.fit_rows(values, np.array(classes), number, tables)
+        with pytest.raises(InvalidArgument):
+            native.best_fit(values, np.array(classes), number, 0, tables)
+    for class_bytes in (-1, 2**20 + 1):
+        with pytest.raises(InvalidArgument):
+            native.best_fit(values, np.array([0, 1, 1]), 2, class_bytes, tables)
     with pytest.raises(InvalidArgument):
         native.fit_rows(np.zeros((3, 0), np.int32), np.array([0, 1, 1]), 2, tables)
     with pytest.raises(InvalidArgument):

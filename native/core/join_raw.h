@@ -1,0 +1,79 @@
+// Symbols and raw bits to elements of 32 bits, in loops that compilers vectorise: each file of an instruction set includes
+// a copy of its own, with its own way to unpack.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "wide.h"
+
+namespace fewbits {
+namespace {
+
+constexpr size_t kJoinBlock = 512;  // numbers unpacked at a time; a multiple of 8
+
+// Numbers of run.shift bits to 32-bit ones.
+void unpack_portably(const uint8_t* bytes, int width, size_t count, uint32_t* numbers) {
+    const uint64_t mask = (uint64_t{1} << width) - 1;
+    uint64_t position = 0;
+    for (size_t i = 0; i < count; ++i, position += static_cast<uint64_t>(width)) {
+        uint64_t word;
+        std::memcpy(&word, bytes + (position >> 3), 8);
+        numbers[i] = static_cast<uint32_t>(word >> (position & 7) & mask);
+    }
+}
+
+template <typename Unpack, typename Join>
+void join_blocks(const RawRun& run, const uint8_t* symbols, size_t count, uint8_t* out, Unpack unpack, Join join) {
+    const uint8_t* raw = run.raw;
+    uint32_t values[kJoinBlock];
+    for (size_t begin = 0; begin < count; begin += kJoinBlock) {
+        const size_t size = count - begin < kJoinBlock ? count - begin : kJoinBlock;
+        unpack(raw, run.shift, size, values);
+        raw += kJoinBlock / 8 * static_cast<size_t>(run.shift);  // eight numbers take `shift` whole bytes
+        for (size_t i = 0; i < size; ++i) {
+            values[i] = join(run.base + (static_cast<uint32_t>(symbols[begin + i]) << run.shift) + values[i]);
+        }
+        std::memcpy(out + 4 * begin, values, 4 * size);
+    }
+}
+
+template <typename Unpack>
+void join_fields_with(
+    Unpack unpack, const RawRun& run, int drop, bool is_signed, const uint8_t* symbols, size_t count, uint8_t* out) {
+    if (is_signed) {
+        join_blocks(run, symbols, count, out, unpack, [drop](uint32_t v) { return v >> 1 << drop | v << 31; });
+    } else {
+        join_blocks(run, symbols, count, out, unpack, [drop](uint32_t v) { return v << drop; });
+    }
+}
+
+inline uint32_t all_ones_if(bool condition) { return 0u - static_cast<uint32_t>(condition); }
+
+// NUMERICS: the operations of ElementRule::float_word, in its order.
+template <typename Unpack>
+void join_levels_with(Unpack unpack, const RawRun& run, float step, const float* shifts, const uint8_t* symbols,
+                      size_t count, uint8_t* out) {
+    uint32_t one, two, more;
+    std::memcpy(&one, shifts + 1, 4);
+    std::memcpy(&two, shifts + 2, 4);
+    std::memcpy(&more, shifts + 3, 4);
+    join_blocks(run, symbols, count, out, unpack, [=](uint32_t level) {
+        // Rounding is the same on both sides of 0, so the sign may wait till the end; selection is by masks.
+        const uint32_t sign = level & 0x80000000u;
+        const uint32_t below_zero = 0u - (level >> 31);  // all ones, or none
+        const uint32_t size = (level ^ below_zero) - below_zero;
+        const uint32_t chosen = (all_ones_if(size == 1) & one) | (all_ones_if(size == 2) & two) |
+                                (all_ones_if(size >= 3) & more);
+        float shift;
+        std::memcpy(&shift, &chosen, 4);
+        const float product = (static_cast<float>(static_cast<int32_t>(size)) + shift) * step;
+        uint32_t word;
+        std::memcpy(&word, &product, 4);
+        return word | sign;
+    });
+}
+
+}  // namespace
+}  // namespace fewbits

@@ -1,0 +1,14 @@
+// How fresh memory is had cheaply.
+#pragma once
+
+#include <cstddef>
+
+namespace fewbits {
+
+// Asks the system to back a range of fresh memory by huge pages, where it does such a thing; a hint, nothing more.
+//
+// A page of 4 KiB costs as much to be had for the first time as a thousand decoded weights: without this, most of the
+// time of decoding a large tensor would go there.
+void prefer_huge_pages(void* begin, size_t size);
+
+}  // namespace fewbits

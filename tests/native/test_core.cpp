@@ -1,0 +1,285 @@
+// Tests of the core without Python. Prints each proposition before it is tested; stops at the first that is wrong.
+#include <cstring>
+#include <limits>
+#include <string>
+
+#include "bits.h"
+#include "cases.h"
+#include "check.h"
+#include "errors.h"
+#include "lane.h"
+#include "leb128.h"
+#include "loops.h"
+#include "round_trip.h"
+#include "test_kernels.h"
+
+namespace fewbits {
+namespace {
+
+template <typename Error, typename Call>
+bool refuses(const Call& call) {
+    try {
+        call();
+    } catch (const Error&) {
+        return true;
+    }
+    return false;
+}
+
+void test_tables() {
+    Numbers numbers(10);
+    for (int round = 0; round < 500; ++round) {
+        const std::vector<uint8_t> bytes = numbers.bytes(80);
+        ByteSource source(bytes.data(), bytes.size());
+        Table table = table_from(source);
+        check_table(table);
+        const AliasTable alias = alias_table(table);
+        const auto direct = std::make_unique<DirectTable>();
+        fill_direct(alias, *direct);
+        uint32_t seen[kMaxSymbols] = {};
+        for (const uint32_t entry : direct->entries) {
+            CHECK(entry >> 19 == seen[entry & 63]++);
+            CHECK((entry >> 6 & (kTotal - 1)) + 1 == table.counts[entry & 63]);
+        }
+        for (size_t s = 0; s < kMaxSymbols; ++s) CHECK(seen[s] == table.counts[s]);
+        const auto place = static_cast<size_t>(numbers.below(kMaxSymbols));
+        table.counts[place] = static_cast<uint16_t>(table.counts[place] + 1 + numbers.below(0xFFFF));
+        CHECK(refuses<InvalidArgument>([&] { check_table(table); }));
+    }
+}
+
+void test_bits() {
+    Numbers numbers(11);
+    for (int round = 0; round < 300; ++round) {
+        BitWriter writer;
+        std::vector<std::pair<uint64_t, int>> fields;
+        for (uint64_t n = numbers.below(60); n > 0; --n) {
+            const auto width = static_cast<int>(numbers.below(64));
+            fields.emplace_back(numbers.next() & ((uint64_t{1} << width) - 1), width);
+            writer.write(fields.back().first, width);
+        }
+        writer.finish();
+        const std::vector<uint8_t> bytes(writer.data(), writer.data() + writer.size());
+        const auto block = std::make_unique<uint8_t[]>(bytes.size());
+        if (!bytes.empty()) std::memcpy(block.get(), bytes.data(), bytes.size());
+        const BitReader reader(block.get(), bytes.size());
+        uint64_t position = 0;
+        for (const auto& [value, width] : fields) {
+            CHECK(reader.read(position, width) == value);
+            position += static_cast<uint64_t>(width);
+        }
+        CHECK((position + 7) / 8 == bytes.size());
+        CHECK(reader.read(position + numbers.below(1000) + 8, 63) == 0);
+    }
+}
+
+void test_escapes() {
+    Numbers numbers(12);
+    for (int round = 0; round < 300; ++round) {
+        BitWriter writer;
+        std::vector<Escape> escapes;
+        for (uint64_t n = numbers.below(20); n > 0; --n) {
+            uint64_t distance = numbers.next() >> numbers.below(64);
+            if (distance == ~uint64_t{0} || numbers.below(20) == 0) distance = ~uint64_t{0} - 1;
+            escapes.push_back({distance, numbers.below(2) == 0});
+            write_escape(writer, escapes.back());
+        }
+        writer.finish();
+        const std::vector<uint8_t> bytes(writer.data(), writer.data() + writer.size());
+        EscapeReader reader(bytes.data(), bytes.size());
+        for (const Escape& escape : escapes) {
+            const Escape read = reader.take();
+            CHECK(read.distance == escape.distance && read.below == escape.below);
+        }
+        reader.finish();
+        CHECK(refuses<Corrupt>([&] { for (int i = 0; i < 9; ++i) reader.take(); }));  // padding is 7 bits at most
+        if (bytes.empty()) continue;
+        EscapeReader cut(bytes.data(), bytes.size() - 1);
+        CHECK(refuses<Corrupt>([&] { for (size_t i = 0; i < escapes.size(); ++i) cut.take(); }));
+    }
+}
+
+void test_variable_length_integers() {
+    Numbers numbers(13);
+    for (int round = 0; round < 2000; ++round) {
+        const uint64_t value = round == 0 ? ~uint64_t{0} : numbers.next() >> numbers.below(64);
+        std::vector<uint8_t> bytes;
+        write_uint(bytes, value);
+        size_t position = 0;
+        CHECK(read_uint(bytes.data(), bytes.size(), position) == value && position == bytes.size());
+        position = 0;
+        CHECK(refuses<Corrupt>([&] { read_uint(bytes.data(), bytes.size() - 1, position); }));
+        bytes.back() |= 0x80;
+        bytes.push_back(0);
+        position = 0;
+        CHECK(refuses<Corrupt>([&] { read_uint(bytes.data(), bytes.size(), position); }));
+    }
+}
+
+void test_single_lane() {
+    Numbers numbers(14);
+    for (int round = 0; round < 300; ++round) {
+        const std::vector<uint8_t> bytes = numbers.bytes(80);
+        ByteSource source(bytes.data(), bytes.size());
+        const Table table = table_from(source);
+        const AliasTable alias = alias_table(table);
+        const auto encode = std::make_unique<EncodeTable>();
+        fill_encode(alias, *encode);
+        std::vector<uint8_t> symbols(static_cast<size_t>(numbers.below(400)));
+        const auto num_values = static_cast<uint64_t>(table.num_values);
+        for (uint8_t& symbol : symbols) symbol = static_cast<uint8_t>(numbers.below(num_values));
+        LaneEncoder encoder;
+        for (size_t i = symbols.size(); i-- > 0;) encoder.put(*encode, symbols[i]);
+        const std::vector<uint8_t> stream = encoder.finish();
+        std::vector<uint8_t> back(symbols.size());
+        LaneDecoder decoder(stream.data(), stream.size());
+        decoder.take(alias, back.data(), back.size());
+        decoder.finish();
+        CHECK(back == symbols);
+    }
+    const uint8_t one = 1, zeros[] = {5, 0};
+    CHECK(refuses<Corrupt>([&] { LaneDecoder(&one, 1); }));
+    CHECK(refuses<Corrupt>([&] { LaneDecoder(zeros, 2); }));
+}
+
+void test_bodies() {
+    Numbers numbers(15);
+    for (int round = 0; round < 60; ++round) {
+        const std::vector<uint8_t> bytes = numbers.bytes(static_cast<size_t>(40 + numbers.below(400)));
+        check_round_trip(bytes.data(), bytes.size());
+    }
+}
+
+// A 32-bit value just below 2^32 is, modulo 2^32, a small negative one: it must not be taken for that.
+void test_great_unsigned_values_are_not_small_negative_ones() {
+    ArraySpec spec;
+    spec.num_rows = 1;
+    spec.row_length = 40;
+    spec.models.models.resize(1);
+    IntegerModel& model = spec.models.models[0];
+    model.has_table = true;
+    model.table.low = -10;
+    model.table.num_values = 20;
+    for (size_t s = 0; s < 20; ++s) model.table.counts[s] = 400;
+    model.table.counts[20] = 192;
+    ArrayValues values;
+    for (int64_t i = 0; i < 40; ++i) values.values.push_back(i % 2 ? i % 10 : (int64_t{1} << 32) - 1 - i);
+    DecodingCase decoding;
+    decoding.arrays = {spec};
+    decoding.outputs.push_back(integers_output(spec, decoding.blocks));
+    CHECK(decoded(encode({spec}, {values}, true, 1, kChunkBits).bytes, decoding, 1));
+    CHECK(std::memcmp(decoding.blocks[0].get(), values.values.data(), 8 * values.values.size()) == 0);
+}
+
+// So many dropped bits leave a magnitude of 0 only, which is an element, but no shift of 32 bits.
+void test_more_bits_may_be_dropped_than_an_element_has() {
+    ArraySpec spec;
+    spec.num_rows = 1;
+    spec.row_length = 400;
+    spec.models.models.resize(1);
+    IntegerModel& model = spec.models.models[0];
+    model.has_table = true;
+    model.shift = 1;
+    model.table.num_values = 1;
+    model.table.counts[0] = 8191;
+    model.table.counts[1] = 1;
+    ArrayValues values;
+    for (int64_t i = 0; i < 400; ++i) values.values.push_back(i % 3 == 0);
+    const BodyBytes body = encode({spec}, {values}, true, 1, kChunkBits);
+    DecodingCase decoding;
+    decoding.arrays = {spec};
+    Output output = integers_output(spec, decoding.blocks);
+    output.kind = Output::Kind::kFields;
+    output.width = 4;
+    output.is_signed = true;
+    for (const uint8_t drop : {31, 32, 40, 63}) {
+        output.drops = {drop};
+        decoding.outputs = {output};
+        for (const Kernels* loops : all_loops()) {
+            use_kernels(*loops);
+            CHECK(decoded(body.bytes, decoding, 1));
+            for (size_t i = 0; i < 400; ++i) CHECK(output.data[4 * i + 3] == (i % 3 == 0 ? 0x80 : 0));
+        }
+    }
+}
+
+// Direct tables are kept for 64 classes at a time: streams in lockstep must not lose theirs to one another.
+void test_more_classes_than_tables_are_kept() {
+    Numbers numbers(16);
+    ArraySpec spec;
+    spec.num_rows = 4000;
+    spec.row_length = 64;
+    spec.models.has_classes = true;
+    for (int k = 0; k < 63; ++k) {
+        const std::vector<uint8_t> bytes = numbers.bytes(80);
+        ByteSource source(bytes.data(), bytes.size());
+        IntegerModel model;
+        model.has_table = true;
+        model.table = table_from(source);
+        for (int copies = 0; copies < 2; ++copies) spec.models.models.push_back(model);
+    }
+    ArrayValues values = values_of(spec, numbers);
+    const BodyBytes body = encode({spec}, {values}, true, 1, 1 << 14);
+    DecodingCase decoding;
+    decoding.arrays = {spec};
+    decoding.outputs.push_back(integers_output(spec, decoding.blocks));
+    for (const Kernels* loops : all_loops()) {
+        use_kernels(*loops);
+        CHECK(decoded(body.bytes, decoding, 1));
+        CHECK(std::memcmp(decoding.blocks[0].get(), values.values.data(), 8 * values.values.size()) == 0);
+    }
+}
+
+// Tables that are none, and outputs of another size than their arrays.
+void test_wrong_calls() {
+    Numbers numbers(17);
+    int refused = 0;
+    for (int round = 0; round < 3000; ++round) {
+        const std::vector<uint8_t> bytes = numbers.bytes(static_cast<size_t>(numbers.below(200)));
+        ByteSource source(bytes.data(), bytes.size());
+        const DecodingCase decoding = case_from(source, true);
+        const std::vector<uint8_t> body = {0, 0, 0};  // one lane, empty streams, no raw bits
+        refused += refuses<InvalidArgument>([&] { decoded(body, decoding, decoding.num_threads); }) ? 1 : 0;
+    }
+    CHECK(refused > 0);
+}
+
+struct Test {
+    const char* proposition;
+    void (*run)();
+};
+
+constexpr Test kTests[] = {
+    {"tables lay out every slot once and refuse frequencies that are none", test_tables},
+    {"bits come back, and beyond their end there are zeros", test_bits},
+    {"escapes come back, and a cut code is refused", test_escapes},
+    {"integers of variable length come back, in one form only", test_variable_length_integers},
+    {"one lane gives its symbols back", test_single_lane},
+    {"decoding loops all do what the checked one does", test_decoding_loops},
+    {"encoding loops all do what the plain one does", test_encoding_loops},
+    {"encoding loops divide exactly at the limits of states, for every frequency",
+     test_encoding_at_the_limits_of_states},
+    {"mapping loops all write the same bytes", test_mapping_loops},
+    {"placing loops all give the same symbols", test_placing_loops},
+    {"joining loops give the elements of their values", test_joining_loops},
+    {"bodies come back on every instruction set and number of threads, damaged ones as refused", test_bodies},
+    {"great unsigned values are not small negative ones", test_great_unsigned_values_are_not_small_negative_ones},
+    {"more bits may be dropped than an element has", test_more_bits_may_be_dropped_than_an_element_has},
+    {"more classes may run in lockstep than direct tables are kept", test_more_classes_than_tables_are_kept},
+    {"wrong descriptions are refused by name", test_wrong_calls},
+};
+
+}  // namespace
+}  // namespace fewbits
+
+int main() {
+    for (const fewbits::Kernels* loops : fewbits::all_loops()) std::printf("inner loops: %s\n", loops->name);
+    std::printf("avx512 of the last is native/core/wide_avx512.cpp on emulated instructions\n");
+    for (const fewbits::Test& test : fewbits::kTests) {
+        std::printf("%s\n", test.proposition);
+        std::fflush(stdout);
+        test.run();
+    }
+    std::printf("%zu propositions hold\n", sizeof fewbits::kTests / sizeof fewbits::kTests[0]);
+    return 0;
+}
