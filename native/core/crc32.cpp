@@ -28,7 +28,7 @@ constexpr size_t kStride = 16;  // bytes taken at a time
 // [k][b]: what byte b becomes when k bytes follow it, that is b * x^(8 k + 32).
 using Tables = std::array<std::array<uint32_t, 256>, kStride>;
 
-constexpr Tables make_tables() {
+Tables make_tables() {
     Tables tables{};
     for (uint32_t byte = 0; byte < 256; ++byte) {
         uint32_t reg = byte;
@@ -40,7 +40,7 @@ constexpr Tables make_tables() {
     return tables;
 }
 
-constexpr Tables kTables = make_tables();
+const Tables kTables = make_tables();  // when the module is loaded: constants would be a tenth of its size
 
 uint32_t load_uint32(const uint8_t* bytes) {
     return static_cast<uint32_t>(bytes[0]) | static_cast<uint32_t>(bytes[1]) << 8 |

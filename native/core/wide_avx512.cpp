@@ -108,7 +108,7 @@ void decode_streams(DecodeStream* const* streams, size_t num_groups) {
 void decode_groups(DecodeStream* const* streams, int num_streams, size_t num_groups) {
     switch (num_streams) {
         case 4: return decode_streams<4>(streams, num_groups);
-        case 3: return decode_streams<3>(streams, num_groups);
+        case 3: decode_streams<1>(streams + 2, num_groups); [[fallthrough]];
         case 2: return decode_streams<2>(streams, num_groups);
         default: return decode_streams<1>(streams, num_groups);
     }
@@ -182,7 +182,7 @@ void encode_streams(EncodeStream* const* streams, size_t num_groups) {
 void encode_groups(EncodeStream* const* streams, int num_streams, size_t num_groups) {
     switch (num_streams) {
         case 4: return encode_streams<4>(streams, num_groups);
-        case 3: return encode_streams<3>(streams, num_groups);
+        case 3: encode_streams<1>(streams + 2, num_groups); [[fallthrough]];
         case 2: return encode_streams<2>(streams, num_groups);
         default: return encode_streams<1>(streams, num_groups);
     }

@@ -84,7 +84,9 @@ def compress(
     ] = None,
     bits: Annotated[float | None, typer.Option(help="Payload bits per lossily coded weight.")] = None,
     lossless: Annotated[bool, typer.Option("--lossless", help="Keep every bit.")] = False,
-    workers: Annotated[int, typer.Option(help="Processes; the file does not depend on it.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(help="Threads, by default one a processor; the file does not depend on it.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random; stored in the file.")] = 0,
     bare: Annotated[
         bool, typer.Option("--bare", help="No names, shapes or records: needs the module to load.")

@@ -93,7 +93,7 @@ def fuzz(options: argparse.Namespace) -> dict[str, Any]:
         subprocess.run([programs / "write_seeds", corpus, str(options.seed), str(SEEDS)], check=True)
     sizes = [path.stat().st_size for path in corpus.iterdir()]
     command = [str(programs / f"fuzz_{options.fuzzer}"), f"-seed={options.seed}", f"-runs={options.runs}"]
-    command += [f"-max_len={LONGEST}", "-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1"]
+    command += [f"-max_len={LONGEST}", "-len_control=0", "-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1"]
     command += [f"-artifact_prefix={options.build}/failure-", str(corpus)]
     source = {"commit": bench.commit()["commit"], "changed": changed()}  # of what was built, before hours of running
     start = time.perf_counter()
