@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fewbits.chunk import Chunk
 from fewbits.container import TensorEntry, file_bytes
 from fewbits.method import Source
+from fewbits.plan import TILE
 from fewbits.registry import METHODS, method_class
 from fewbits.sources import entries_of
 from tests.golden import handmade
@@ -94,9 +95,9 @@ def low_entropy() -> dict[str, Tensor]:
 
 
 def tiled(name: str) -> dict[str, Tensor]:
-    """A tensor of more than 2^20 elements, the size of a tile, mostly zeros: of whole rows, or of a single row."""
+    """A tensor of a few elements more than a tile, mostly zeros: of whole rows, or of a single row."""
     rng = sources.generator(33)
-    values = {"matrix": np.zeros((1026, 1024), np.float32), "row": np.zeros((1 << 20) + 77, np.float16)}[name]
+    values = {"matrix": np.zeros((TILE // 1024 + 2, 1024), np.float32), "row": np.zeros(TILE + 77, np.float16)}[name]
     values.ravel()[rng.integers(0, values.size, 150)] = rng.choice([-1.5, 0.5, 1.0], 150)
     values.ravel()[-1] = 1.0
     return {name: torch.from_numpy(values)}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fewbits.chunk import DTYPES
 
-TILE = 30_000  # elements of a tile in the law suite: the real one, 2^20, is in the golden files
+TILE = 30_000  # elements of a tile in the law suite: the golden files have tiles of 2^20
 
 
 def generator(seed: int) -> Generator:
