@@ -32,6 +32,7 @@ ClassRule::ClassRule(const IntegerModel& model_, const Output& output, size_t cl
         maps_all &= element.word_of(static_cast<int64_t>(value_of(static_cast<uint32_t>(s))), word);
         map.set(s, word);
     }
+    map.is_sum = output.kind == Output::Kind::kIntegers;
 }
 
 uint64_t ClassRule::value_of(uint32_t symbol) const {

@@ -61,6 +61,7 @@ using EncodeGroups = void (*)(EncodeStream* const* streams, int num_streams, siz
 struct alignas(64) SymbolMap {
     uint64_t words[kMaxSymbols];
     uint8_t planes[8][kMaxSymbols];
+    bool is_sum = false;  // words[s] is words[0] + s modulo 2^64, for every symbol that stands for a word
 
     void set(int symbol, uint64_t word) {
         words[symbol] = word;

@@ -68,18 +68,19 @@ void decode_groups(DecodeStream* const* streams, int num_streams, size_t num_gro
         uint8_t* symbols = stream.symbols;
         uint32_t state[kLanes];
         std::memcpy(state, stream.state, sizeof state);
-        for (size_t group = 0; group < num_groups; ++group) {
-            for (int lane = 0; lane < kLanes; ++lane) {
-                uint32_t x = state[lane];
-                const uint32_t entry = entries[x & (kTotal - 1)];
-                symbols[lane] = static_cast<uint8_t>(entry & 63);
-                x = ((entry >> 6 & (kTotal - 1)) + 1) * (x >> kPrecision) + (entry >> 19);
-                // A branch here would be mispredicted every few symbols: take the word or not by masking.
-                const uint32_t needs = x < kLowest ? ~0u : 0u;
-                state[lane] = x << (needs & 16) | (load_word(words) & needs);
-                words += needs & 2;
+        for (size_t group = 0; group < num_groups; ++group, symbols += kLanes) {
+            for (int first = 0; first < kLanes; first += 4) {
+                for (int lane = first; lane < first + 4; ++lane) {  // four in a row: compilers unroll this loop
+                    uint32_t x = state[lane];
+                    const uint32_t entry = entries[x & (kTotal - 1)];
+                    symbols[lane] = static_cast<uint8_t>(entry & 63);
+                    x = ((entry >> 6 & (kTotal - 1)) + 1) * (x >> kPrecision) + (entry >> 19);
+                    // A branch here would be mispredicted every few symbols: take the word or not by masking.
+                    const uint32_t needs = x < kLowest ? ~0u : 0u;
+                    state[lane] = x << (needs & 16) | (load_word(words) & needs);
+                    words += needs & 2;
+                }
             }
-            symbols += kLanes;
         }
         std::memcpy(stream.state, state, sizeof state);
         stream.words = words;
@@ -109,9 +110,20 @@ void encode_groups(EncodeStream* const* streams, int num_streams, size_t num_gro
 
 template <typename Word>
 void map_to(const SymbolMap& map, const uint8_t* symbols, size_t count, uint8_t* out) {
+    const auto put_word = [out](size_t i, Word word) { std::memcpy(out + i * sizeof(Word), &word, sizeof(Word)); };
+    if (map.is_sum) {
+        const auto base = static_cast<Word>(map.words[0]);
+        for (size_t i = 0; i < count; ++i) put_word(i, static_cast<Word>(base + symbols[i]));
+        return;
+    }
     Word words[kMaxSymbols];
     for (int s = 0; s < kMaxSymbols; ++s) words[s] = static_cast<Word>(map.words[s]);
-    for (size_t i = 0; i < count; ++i) std::memcpy(out + i * sizeof(Word), &words[symbols[i] & 63], sizeof(Word));
+    const auto put = [&](size_t i) { put_word(i, words[symbols[i] & 63]); };
+    size_t i = 0;
+    for (; i + 8 <= count; i += 8) {
+        for (size_t k = 0; k < 8; ++k) put(i + k);  // eight in a row: compilers unroll this loop
+    }
+    for (; i < count; ++i) put(i);
 }
 
 void map_symbols(const SymbolMap& map, int width, const uint8_t* symbols, size_t count, uint8_t* out) {

@@ -1,6 +1,5 @@
 """Reading what is to be compressed: a state dict, a module, a safetensors file or folder, a .pt file."""
 
-import hashlib
 import json
 import os
 import pickle
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fewbits.chunk import TensorSpec
 from fewbits.container.format import TensorEntry
 from fewbits.errors import InvalidArgument
+from fewbits.native import crc32
 from fewbits.tensors import bits_of, spec_of
 
 SourceLike: TypeAlias = nn.Module | Mapping[str, Tensor] | str | os.PathLike[str]
@@ -82,14 +83,14 @@ def entries_of(tensors: Mapping[str, Tensor], *, copies: bool = True) -> tuple[T
         memory, bits = _memory_key(tensor, spec), _bits_key(tensor, spec) if copies else None
         if memory in by_memory:
             entries.append(TensorEntry(spec, by_memory[memory], True))
-        elif bits in by_bits:
+        elif bits in by_bits and _same_bits(tensor, tensors[entries[by_bits[bits]].spec.name]):
             entries.append(TensorEntry(spec, by_bits[bits], False))
         else:
             entries.append(TensorEntry(spec))
             if memory is not None:
                 by_memory[memory] = position
             if bits is not None:
-                by_bits[bits] = position
+                by_bits.setdefault(bits, position)
     return tuple(entries)
 
 
@@ -125,10 +126,17 @@ def _memory_key(tensor: Tensor, spec: TensorSpec) -> object:
 
 
 def _bits_key(tensor: Tensor, spec: TensorSpec) -> object:
-    """A digest of a tensor's bits; None where an alias would cost more than the tensor itself."""
+    """What tensors of equal bits have in common, and few others; None where an alias would cost more than the tensor.
+
+    A checksum at the speed of memory, then a look at the bits, are much quicker than a digest that needs none.
+    """
     if spec.num_bytes <= 8:
         return None
-    return (spec.dtype, spec.shape, hashlib.blake2b(bits_of(tensor).data, digest_size=32).digest())
+    return (spec.dtype, spec.shape, crc32(bits_of(tensor).data))
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    return np.array_equal(bits_of(a), bits_of(b))
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str] | None]:

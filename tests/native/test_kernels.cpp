@@ -234,7 +234,9 @@ void test_mapping_loops() {
     Numbers numbers(4);
     for (size_t count = 0; count < 300; count += count < 140 ? 1 : 37) {
         SymbolMap map{};
-        for (int s = 0; s < kMaxSymbols; ++s) map.set(s, numbers.next());
+        map.is_sum = count % 2 == 0;
+        const uint64_t first = numbers.next();
+        for (int s = 0; s < kMaxSymbols; ++s) map.set(s, map.is_sum ? first + static_cast<uint64_t>(s) : numbers.next());
         std::vector<uint8_t> symbols(count);
         for (uint8_t& symbol : symbols) symbol = static_cast<uint8_t>(numbers.below(kMaxSymbols));
         const Block from = block_of(symbols);
