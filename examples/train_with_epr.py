@@ -19,7 +19,7 @@ x = torch.randn(512, 20)
 y = (x[:, 0] * x[:, 1] > 0).long()  # two of the twenty inputs matter: the other weights need no bits
 
 net = network()
-latents = fewbits.attach(net, fewbits.Epr(), rate_weight=0.1)
+latents = fewbits.attach(net, fewbits.Epr(), rate_weight=1)
 optimizer = torch.optim.Adam(net.parameters(), lr=0.04)  # after attach, so that it holds the latents
 for step in range(300):
     loss = nn.functional.cross_entropy(net(x), y) + latents.rate_loss()

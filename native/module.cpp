@@ -10,6 +10,7 @@ namespace nb = nanobind;
 
 namespace fewbits {
 
+void bind_adaptive(nb::module_& module);
 void bind_body(nb::module_& module);
 void bind_crc(nb::module_& module);
 void bind_fit(nb::module_& module);
@@ -40,6 +41,7 @@ NB_MODULE(_core, module) {
     nb::register_exception_translator(fewbits::translate);
     module.def("available_isas", &fewbits::available_isas);
     module.def("use_isa", &fewbits::use_isa, nb::arg("name"));
+    fewbits::bind_adaptive(module);
     fewbits::bind_body(module);
     fewbits::bind_crc(module);
     fewbits::bind_fit(module);

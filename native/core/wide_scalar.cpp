@@ -68,18 +68,22 @@ void decode_groups(DecodeStream* const* streams, int num_streams, size_t num_gro
         uint8_t* symbols = stream.symbols;
         uint32_t state[kLanes];
         std::memcpy(state, stream.state, sizeof state);
+        const auto decode_lane = [&](int lane) {
+            uint32_t x = state[lane];
+            const uint32_t entry = entries[x & (kTotal - 1)];
+            symbols[lane] = static_cast<uint8_t>(entry & 63);
+            x = ((entry >> 6 & (kTotal - 1)) + 1) * (x >> kPrecision) + (entry >> 19);
+            // A branch here would be mispredicted every few symbols: take the word or not by masking.
+            const uint32_t needs = x < kLowest ? ~0u : 0u;
+            state[lane] = x << (needs & 16) | (load_word(words) & needs);
+            words += needs & 2;
+        };
         for (size_t group = 0; group < num_groups; ++group, symbols += kLanes) {
-            for (int first = 0; first < kLanes; first += 4) {
-                for (int lane = first; lane < first + 4; ++lane) {  // four in a row: compilers unroll this loop
-                    uint32_t x = state[lane];
-                    const uint32_t entry = entries[x & (kTotal - 1)];
-                    symbols[lane] = static_cast<uint8_t>(entry & 63);
-                    x = ((entry >> 6 & (kTotal - 1)) + 1) * (x >> kPrecision) + (entry >> 19);
-                    // A branch here would be mispredicted every few symbols: take the word or not by masking.
-                    const uint32_t needs = x < kLowest ? ~0u : 0u;
-                    state[lane] = x << (needs & 16) | (load_word(words) & needs);
-                    words += needs & 2;
-                }
+            for (int lane = 0; lane < kLanes; lane += 4) {  // four at a time: a loop's own work counts
+                decode_lane(lane);
+                decode_lane(lane + 1);
+                decode_lane(lane + 2);
+                decode_lane(lane + 3);
             }
         }
         std::memcpy(stream.state, state, sizeof state);

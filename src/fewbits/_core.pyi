@@ -19,6 +19,17 @@ def use_isa(name: str) -> None:
 def crc32(data: bytes | bytearray | memoryview, value: int = 0) -> int:
     """Return zlib's CRC-32 of bytes, continued from `value`; lets other threads run if they are many."""
 
+# adaptive streams: geometries are (rows, slices, height, width), none of them 0
+
+def encode_adaptive(arrays: list[NDArray[np.int64]], geometries: list[tuple[int, ...]]) -> bytes:
+    """Return the stream of arrays."""
+
+def decode_adaptive(data: bytes, arrays: list[NDArray[np.int64]], geometries: list[tuple[int, ...]]) -> None:
+    """Decode a stream into arrays."""
+
+def adaptive_bits(arrays: list[NDArray[np.int64]], geometries: list[tuple[int, ...]]) -> list[float]:
+    """Return each array's share of the stream in bits."""
+
 # bodies: what is read of the objects of fewbits.coder.integers are their attributes
 
 class Output:

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from fewbits.archive import Archive, read_tensors
+from fewbits.archive import Archive, Latents, read_latents, read_tensors
 from fewbits.budget import COARSEST, Trial, meet, parse_size
 from fewbits.chunk import Chunk
 from fewbits.container.atomic import check_target, write_atomic
@@ -20,12 +20,14 @@ from fewbits.container.inspect import info, verify
 from fewbits.container.writer import file_bytes
 from fewbits.encode import Progress, encode, executor_for, survey
 from fewbits.errors import InvalidArgument
-from fewbits.method import Method, Source
+from fewbits.method import Method, Source, TrainableMethod
 from fewbits.methods.ecsq import Ecsq
 from fewbits.methods.lossless import Lossless
 from fewbits.native import check_environment
 from fewbits.nn.attach import attach, attached_of
+from fewbits.nn.attached import Attached
 from fewbits.outcome import lossy_rate, report_of
+from fewbits.registry import method_class
 from fewbits.report import Report
 from fewbits.sources import Checkpoint, SourceLike, entries_of, read_checkpoint
 
@@ -169,8 +171,13 @@ def _without_copies(checkpoint: Checkpoint) -> Checkpoint:
     return Checkpoint(checkpoint.tensors, entries, checkpoint.metadata, checkpoint.num_bytes, checkpoint.module)
 
 
-def save(module: nn.Module, path: str | os.PathLike[str], *, bare: bool = False) -> Report:
+def save(module: nn.Module, path: str | os.PathLike[str], *, bare: bool = False, keep_units: bool = False) -> Report:
     """Write a module whose training was attached to a method (`attach`), its latents as they are now.
+
+    Args:
+        bare: leave out names, shapes and records; loading needs the module.
+        keep_units: write hidden units in the module's own order. Else they are written in an order that codes shorter,
+            dead ones emptied: the loaded module computes the same, to float tolerance, with its units permuted.
 
     Raises:
         InvalidArgument: nothing is attached to the module, or the target is not usable.
@@ -181,13 +188,11 @@ def save(module: nn.Module, path: str | os.PathLike[str], *, bare: bool = False)
     attached = attached_of(module)
     if attached is None:
         raise InvalidArgument("nothing is attached to this module; use compress, or attach a method first.")
-    tensors = attached.plain_state()
-    chunks = list(attached.chunks())
+    tensors, chunks = attached.finished(keep_units=keep_units)
     entries = entries_of(tensors, copies=False)
-    representation = attached.representation
     num_bytes = sum(entry.spec.num_bytes for entry in entries if entry.target is None)
     checkpoint = Checkpoint(tensors, entries, None, num_bytes, module)
-    rate_weight = representation.rate_weight
+    rate_weight = attached.control.rate_weight
     data = file_bytes(
         chunks=chunks, tensors=entries, seed=chunks[0].seed, rate_weight=rate_weight, metadata=None, bare=bare
     )
@@ -202,6 +207,8 @@ def load(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     limit: int | None = None,
+    keep_latents: bool = False,
+    rate_weight: float | None = None,
 ) -> Any:
     """Decode a file: return its state dict, or `into` with its tensors filled.
 
@@ -211,12 +218,21 @@ def load(
         device: where the returned tensors go; with `into`, where the module goes.
         dtype: what floating point tensors are converted to; likewise.
         limit: bytes that all decoded tensors may take; by default 2^30, or 1024 times the file's size if that is more.
+        keep_latents: attach the file's latents to `into`, and return what `attach` returns: training goes on through
+            the stored decoders, and saving it untouched gives the same bytes.
+        rate_weight: as for `attach`, with keep_latents; by default the one that the file records, or else 0.
 
     Raises:
         Corrupt, Truncated, Incompatible, TooLarge: as the file is.
-        InvalidArgument: the path cannot be read, or `into` has other names or shapes.
+        InvalidArgument: the path cannot be read, `into` has other names or shapes, or there are no latents to keep.
     """
     check_environment()
+    if keep_latents:
+        if into is None:
+            raise InvalidArgument("keep_latents needs into=, the module that the latents are attached to.")
+        latents = read_latents(path, into, limit=limit)
+        load(path, into=into, device=device, dtype=dtype, limit=limit)
+        return _attached_again(into, latents, rate_weight)
     tensors = read_tensors(path, into=into, limit=limit)
     if into is not None:
         _check_keys(into, tensors)
@@ -228,6 +244,17 @@ def load(
             floating = tensor.dtype.is_floating_point
             moved[id(tensor)] = tensor.to(device=device, dtype=dtype if floating else None)
     return {name: moved[id(tensor)] for name, tensor in tensors.items()}
+
+
+def _attached_again(module: nn.Module, latents: Latents, rate_weight: float | None) -> Attached:
+    """Attach a file's latents to the module that it was loaded into."""
+    kind = method_class(latents.method)
+    if not issubclass(kind, TrainableMethod):
+        raise InvalidArgument(f"the method {latents.method!r} has no latents to train.")
+    weight = rate_weight if rate_weight is not None else latents.rate_weight
+    names = [spec.name for chunk in latents.chunks for spec in chunk.tensors]
+    method = kind.resumed(latents.chunks)
+    return attach(module, method, rate_weight=weight or 0.0, seed=latents.seed, names=dict.fromkeys(names))
 
 
 def _check_keys(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:

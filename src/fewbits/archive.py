@@ -4,11 +4,11 @@ import os
 from collections.abc import Iterator, Mapping
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from torch import Tensor, nn
 
-from fewbits.chunk import TensorSpec
+from fewbits.chunk import Chunk, Loss, TensorSpec
 from fewbits.container.format import TensorEntry, fingerprint_of
 from fewbits.container.reader import Reader
 from fewbits.encode import decode_parts
@@ -101,6 +101,45 @@ def read_tensors(
     fingerprint = fingerprint_of(entry.spec for entry in entries)
     with Reader(path, specs=specs, fingerprint=fingerprint, limit=limit) as reader:
         return _all_tensors(reader, entries if reader.bare else reader.header.tensors)
+
+
+class Latents(NamedTuple):
+    """What of a file can be trained on: parts of one method, with their losses where the file has them."""
+
+    method: str
+    chunks: tuple[Chunk, ...]
+    seed: int
+    rate_weight: float | None
+
+
+def read_latents(path: str | os.PathLike[str], into: nn.Module, *, limit: int | None = None) -> Latents:
+    """Read the parts of a file that are not lossless; `into` is the module that it fits.
+
+    Raises:
+        InvalidArgument: there are none, or they are of several methods.
+        Corrupt, Truncated, Incompatible, TooLarge: as for `fewbits.load`.
+    """
+    entries = entries_of(into.state_dict(keep_vars=True), copies=False)
+    specs = [entry.spec for entry in entries if entry.target is None]
+    with Reader(path, specs=specs, fingerprint=fingerprint_of(entry.spec for entry in entries), limit=limit) as reader:
+        header = reader.header
+        chunks = [reader.read_chunk(part) for part in range(len(reader.parts))]
+        losses = header.losses
+        by_name = {
+            entry.spec.name: loss for entry, loss in zip(header.tensors, losses or (), strict=False) if loss is not None
+        }
+    # Of the sums only their ratio is in a file: an energy of 1 gives it back.
+    trained = [
+        chunk._replace(losses=tuple(Loss(by_name[s.name].relative_error ** 2, 1.0, 0.0) for s in chunk.tensors))
+        if all(spec.name in by_name for spec in chunk.tensors)
+        else chunk
+        for chunk in chunks
+        if chunk.method != "lossless"
+    ]
+    methods = {chunk.method for chunk in trained}
+    if len(methods) != 1:
+        raise InvalidArgument(f"the file {os.fspath(path)!r} has no latents of one method to keep.")
+    return Latents(methods.pop(), tuple(trained), header.seed, header.rate_weight)
 
 
 def _all_tensors(reader: Reader, entries: tuple[TensorEntry, ...]) -> dict[str, Tensor]:

@@ -159,6 +159,33 @@ class Representation(nn.Module, ABC):
     def forward(self) -> Reconstruction:
         """Return values and bits of one draw: relaxed in train(), what decode gives in eval()."""
 
+    def update(self) -> None:
+        """Take note of a training step: averages, counts. `attach` calls it; without it, call it once a step."""
+
+    def owner_of(self, name: str) -> str:
+        """Return the tensor that one of the representation's own parameters is of; the parameter's name if of none."""
+        return name
+
+    def least_bytes(self) -> int:
+        """Return what the parts of a file take at least, however little is coded: no budget can be below."""
+        return 0
+
+    def parameter_kind(self, name: str) -> str:
+        """Return what one of the representation's own parameters is: "latents", "decoders" or "densities"."""
+        return "latents"
+
+    def tidy(self, groups: Sequence[Any], others: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Bring hidden units into an order that codes shorter, in place, for the same function; dead ones come last.
+
+        Args:
+            groups: the hidden units of the module that is represented (`fewbits.nn.units.UnitGroup`).
+            others: its tensors that are not represented; they are not modified.
+
+        Returns:
+            `others`, with their units in the same order.
+        """
+        return others
+
     @abstractmethod
     def commit(self, step: str) -> None:
         """Make one step final.
@@ -178,6 +205,19 @@ class TrainableMethod(Method):
     @abstractmethod
     def represent(self, source: Source, *, rate_weight: float, seed: int) -> Representation:
         """Bind the method to a source, its latents started from the source's tensors."""
+
+    @classmethod
+    def resumed(cls, chunks: Sequence[Chunk]) -> Self:
+        """Build the method that parts were made with, so that its representations start from their very latents.
+
+        Args:
+            chunks: of this method, with their losses where these are known.
+
+        Raises:
+            InvalidArgument: the method's latents cannot be trained on.
+            Corrupt, Incompatible: as for `decode`.
+        """
+        raise InvalidArgument(f"the latents of {cls.id!r} cannot be trained on.")
 
     def encode(self, source: Source, *, rate_weight: float, seed: int) -> Iterator[Chunk]:
         """Represent and commit without training."""

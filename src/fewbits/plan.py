@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from fewbits.chunk import TensorSpec
 
 SMALL = 1 << 16  # elements below which a tensor is small
+NETWORK = 1 << 22  # weights up to which a trained network is one part
 POOL = 1 << 20  # elements of a group of small tensors at most
 TILE = 1 << 22  # elements of a tile, about: at 2 bits eight chunks, enough for decoders that run four in lockstep
 
@@ -36,6 +37,18 @@ def group_small(specs: Sequence[TensorSpec]) -> list[tuple[TensorSpec, ...]]:
         if pool:
             units.append(tuple(pool))
     return units
+
+
+def group_network(specs: Sequence[TensorSpec]) -> list[tuple[TensorSpec, ...]]:
+    """Keep a network's tensors of floating point together, up to NETWORK elements; else as `group_small`.
+
+    For methods that train whole networks: what describes one tensor helps with the next.
+    """
+    floating = tuple(spec for spec in specs if spec.dtype.startswith(("float", "bfloat")))
+    if sum(spec.num_elements for spec in floating) > NETWORK:
+        return group_small(specs)
+    others = [spec for spec in specs if spec not in floating]
+    return ([floating] if floating else []) + group_small(others)
 
 
 def is_group(unit: Sequence[TensorSpec]) -> bool:

@@ -1,7 +1,10 @@
 """What the golden files hold: for each method a set of small cases that together visit all of its payload page."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -10,7 +13,8 @@ from torch import Tensor, nn
 
 from fewbits.chunk import Chunk
 from fewbits.container import TensorEntry, file_bytes
-from fewbits.method import Source
+from fewbits.method import MethodConfig, Source
+from fewbits.methods.epr import EprConfig
 from fewbits.plan import TILE
 from fewbits.registry import METHODS, method_class
 from fewbits.sources import entries_of
@@ -39,30 +43,36 @@ def written(
     return file_bytes(chunks=chunks, tensors=entries, seed=SEED, rate_weight=rate_weight, metadata=metadata, bare=bare)
 
 
+@contextmanager
+def small_chunks(bits: int) -> Iterator[None]:
+    """Chunks of about so many bits: by the coder written out in NumPy, as the compiled one has its own constant."""
+    with mock.patch("fewbits.coder.chunks.CHUNK_BITS", bits), mock.patch.dict("os.environ", FEWBITS_ISA="numpy"):
+        yield
+
+
 def encoded(
     id: str,
     tensors: Mapping[str, Tensor],
     rate_weight: float,
     *,
+    config: MethodConfig | None = None,
     metadata: Mapping[str, str] | None = None,
     bare: bool = False,
 ) -> bytes:
     """A file made by the method itself, in chunks of about 4 KiB, so that a small file has several."""
     entries = entries_of(tensors, copies=not bare)
     stored = {entry.spec.name: tensors[entry.spec.name] for entry in entries if entry.target is None}
-    with mock.patch("fewbits.coder.chunks.CHUNK_BITS", 1 << 15):
-        chunks = list(method_class(id)().encode(Source(stored), rate_weight=rate_weight, seed=SEED))
+    with small_chunks(1 << 15):
+        chunks = list(method_class(id)(config).encode(Source(stored), rate_weight=rate_weight, seed=SEED))
     return written(chunks, entries, metadata=metadata, bare=bare)
 
 
 def handmade_file(id: str) -> bytes:
-    with mock.patch("fewbits.coder.chunks.CHUNK_BITS", 1 << 13):
-        chunks = handmade.chunks_of(id)
-    return written(chunks, [TensorEntry(spec) for chunk in chunks for spec in chunk.tensors])
+    with small_chunks(1 << 13):
+        return of_chunks(handmade.chunks_of(id))
 
 
-def masks_file() -> bytes:
-    chunks = handmade.mask_chunks()
+def of_chunks(chunks: Sequence[Chunk]) -> bytes:
     return written(chunks, [TensorEntry(spec) for chunk in chunks for spec in chunk.tensors])
 
 
@@ -120,6 +130,57 @@ def bare(id: str, rate_weight: float) -> Case:
     return Case(encoded(id, made.state_dict(keep_vars=True), rate_weight, bare=True), made)
 
 
+def trained_network(dtype: str = "float32") -> dict[str, Tensor]:
+    """A network as training against the rate leaves it: most weights 0, units dead, not only the last ones."""
+    rng = sources.generator(35)
+
+    def weight(*shape: int, live: int) -> Tensor:
+        present = rng.random(shape) < 0.15
+        present[live:] = False
+        present[:, 3] = False
+        return (sources.normal(rng, *shape, dtype="float64") * torch.from_numpy(present)).to(getattr(torch, dtype))
+
+    return {
+        "conv1.weight": weight(6, 4, 5, 5, live=5),
+        "conv1.bias": sources.normal(rng, 6, dtype=dtype)
+        * torch.tensor([1, 1, 1, 0, 1, 0], dtype=getattr(torch, dtype)),
+        "conv2.weight": weight(8, 6, 3, 3, live=6),
+        "conv3.weight": weight(4, 8, 3, 3, live=4),
+        "fc1.weight": weight(10, 4 * 16, live=7),
+        "fc1.bias": torch.zeros(10, dtype=getattr(torch, dtype)),
+        "reads images": weight(6, 7 * 9, live=5),
+        "fc2.weight": weight(5, 10, live=5),
+        "temperature": torch.tensor(0.75, dtype=getattr(torch, dtype)),
+    }
+
+
+def epr_network(decoders: Mapping[str, Any], dtype: str = "float32", *, tables: bool = False) -> Case:
+    """A trained network with some decoders, by either coder."""
+    config = EprConfig(decoders=decoders, first_steps={"*.weight": 0.3, "*": 0.2})
+    made = partial(encoded, "epr", trained_network(dtype), 1.0, config=config)
+    return in_tables(lambda: Case(made())) if tables else Case(made())
+
+
+def in_tables(case: Callable[[], Case]) -> Case:
+    """A case whose integers are too many for a slow adaptive decoder."""
+    with mock.patch("fewbits.methods.epr.payload._MOST_ADAPTIVE", -1):
+        return case()
+
+
+GRID = {"kind": "grid", "size": [4, 5], "image": [7, 9], "margin": 1}
+EPR_CASES: dict[str, Callable[[], Case]] = {
+    "adaptive": lambda: epr_network({}),
+    "decoders": lambda: epr_network({"conv1.weight": "dft", "conv[23].weight": "matrix", "reads*": GRID}),
+    "decoders-tables": lambda: epr_network(
+        {"conv[23].weight": "dft", "conv1.weight": "matrix", "reads*": GRID}, tables=True
+    ),
+    "float16": lambda: epr_network({"conv?.weight": "dft", "reads*": GRID}, "float16"),
+    "bfloat16": lambda: epr_network({"conv?.weight": "matrix", "reads*": GRID}, "bfloat16"),
+    "float64": lambda: epr_network({"conv?.weight": "dft"}, "float64"),
+    "payloads": lambda: Case(of_chunks(handmade.epr_chunks())),
+}
+
+
 def cases_of(id: str) -> dict[str, Callable[[], Case]]:
     """The cases of a method, by name; the same for every method but where its page has more."""
     rate = 0.0 if id == "lossless" else 0.1
@@ -138,8 +199,11 @@ def cases_of(id: str) -> dict[str, Callable[[], Case]]:
     if id == "lossless":
         few_rows = {key: tensor[:36] for key, tensor in sources.sparse().items()}
         cases["sparse"] = lambda: Case(encoded(id, few_rows, rate))
-        cases["masks"] = lambda: Case(masks_file())
+        cases["masks"] = lambda: Case(of_chunks(handmade.mask_chunks()))
     else:
+        if id == "epr":
+            slow = {name: cases[name] for name in ("low-entropy", "tiles")}
+            cases |= {name: partial(in_tables, case) for name, case in slow.items()} | EPR_CASES
         cases["coarse"] = lambda: Case(encoded(id, sources.network(), 100 * rate))
         cases["fine"] = lambda: Case(encoded(id, {"weight": sources.numbers()["weight"]}, 1e-9))
     return cases

@@ -1,17 +1,21 @@
 """Payloads with chosen integer models: what an encoder may write, though this one seldom or never does."""
 
 import itertools
+import math
 import struct
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewbits.chunk import Chunk, TensorSpec
+from fewbits.coder.adaptive import Geometry, encode_adaptive
 from fewbits.coder.body import encode_body
 from fewbits.coder.integers import CodedArray, IntegerModel, ModelSet
-from fewbits.coder.leb128 import write_uint
+from fewbits.coder.leb128 import write_sint, write_uint
 from fewbits.coder.table import Table
 from fewbits.models.descriptions import write_models
+from fewbits.models.fit import best_fit
 from fewbits.models.shipped import shipped_table
 from fewbits.registry import method_class
 
@@ -20,6 +24,9 @@ NARROW_TABLE = Table(-1, (1, 8190, 1), 0)
 ESCAPING_TABLE = Table(2, (4000, 4000), 192)
 WIDEST_TABLE = Table(-31, (130,) * 62 + (131,), 1)  # all 63 values and an escape
 LOPSIDED_TABLE = Table(-70, (1,) * 20 + (8171,), 1)
+TABLES = b"\0"  # the coder of an epr payload
+SCALAR, DFT, MATRIX, GRID, SHARED = range(5)  # its kinds of decoders
+ROWS, SLICES, IMAGE, KERNEL_ROWS = 8, 16, 32, 64  # and what follows them
 
 
 def integers_of(model: IntegerModel, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -98,8 +105,10 @@ def chunk_of(id: str, made: list[CodedArray], dtype: str, *, wide: bool, prefix:
             centroids = struct.pack("<B3b", 1, -128 + index, 127 - index, index - 9)
             descriptions.append(head + (bytes(1) if index % 2 else centroids) + models)
         else:
-            descriptions.append(head + models)
-    payload = b"".join(descriptions) + encode_body(made, wide=wide)
+            kind = SHARED if index % 5 == 4 else SCALAR
+            step = write_sint(16 * (index % 7 - 9) + index) if kind == SCALAR else b""
+            descriptions.append(bytes([kind]) + step + models)
+    payload = b"".join([TABLES if id == "epr" else b"", *descriptions, encode_body(made, wide=wide)])
     return Chunk(id, method_class(id).payload_version, {}, SEED, tuple(specs), payload)
 
 
@@ -116,9 +125,8 @@ def chunks_of(id: str) -> list[Chunk]:
             for index, array in enumerate(single[20:26])
         ),
     ]
-    if id != "epr":
-        chunks.append(chunk_of(id, sets, names[3], wide=False, prefix="classes, one lane "))
-        chunks.append(chunk_of(id, sets, names[0], wide=True, prefix="classes, lanes "))
+    chunks.append(chunk_of(id, sets, names[3], wide=False, prefix="classes, one lane "))
+    chunks.append(chunk_of(id, sets, names[0], wide=True, prefix="classes, lanes "))
     if id == "lossless":
         rng = np.random.default_rng(SEED + 1)
         far = [IntegerModel(None, 63, -(2**62)), IntegerModel(shipped_table(30), 40, -(2**63))]
@@ -158,4 +166,68 @@ def mask_chunks() -> list[Chunk]:
             payload += write_models(ModelSet((model,))) + (bytes([index % 2]) if transform == 4 else b"")
         payload += encode_body(arrays, wide=number % 2 == 1)
         chunks.append(Chunk("lossless", 1, {}, SEED, tuple(specs), payload))
+    return chunks
+
+
+class Described(NamedTuple):
+    """A tensor of an epr payload: its shape, its description without models, and the geometry of what is live of it."""
+
+    shape: tuple[int, ...]
+    first: int
+    fields: bytes
+    geometry: tuple[int, int, int, int]
+
+
+def epr_descriptions() -> list[Described]:
+    """Every kind of decoder, shared ones, live rows and slices said and not said, every geometry."""
+    steps = [write_sint(code) for code in (-37, 5, -16, 0, -1)]
+    even = b"".join(steps[index % 5] for index in range(6))  # a kernel of 2 × 4 has six frequencies
+    odd = b"".join(steps)  # one of 3 × 3 has five
+    matrix = np.array([[1, -2, 0.5, 0], [0, 1, 1, 1], [0.25, 0, 0, 3], [2, 2, -1, -1]], "<f2").tobytes()
+    return [
+        Described((7, 12), SCALAR | ROWS, steps[0] + write_uint(5), (5, 12, 1, 1)),
+        Described((7,), SHARED, b"", (1, 5, 1, 1)),  # five of its seven are live, as of the rows before
+        Described((4, 7, 3, 3), DFT, odd, (4, 5, 1, 9)),
+        Described((5, 4, 3, 3), SHARED | SLICES | KERNEL_ROWS, write_uint(3), (15, 1, 1, 9)),
+        Described((3, 5, 2, 4), DFT | KERNEL_ROWS, even, (15, 1, 1, 8)),
+        Described((3, 4, 2, 2), MATRIX, steps[4] + matrix, (3, 4, 1, 4)),
+        Described((2, 3, 2, 2), SHARED | ROWS, write_uint(1), (1, 3, 1, 4)),
+        Described((3, 30), GRID, bytes([6, 5, 3, 2, 1]) + steps[2], (3, 1, 3, 2)),
+        Described((3, 30), SCALAR | IMAGE | SLICES, steps[1] + bytes([2, 3]) + write_uint(4), (3, 4, 2, 3)),
+        Described((2, 3, 4, 2), SHARED, b"", (2, 3, 4, 2)),
+        Described((2, 3, 5), SHARED, b"", (2, 3, 1, 5)),
+        Described((2, 1, 2, 3, 2), SHARED, b"", (2, 1, 6, 2)),
+        Described((), SCALAR, steps[3], (1, 1, 1, 1)),
+        Described((0, 4), SHARED, b"", (0, 4, 1, 1)),
+        Described((6,), SHARED | SLICES, write_uint(0), (1, 0, 1, 1)),
+    ]
+
+
+def epr_chunks() -> list[Chunk]:
+    """Payloads of `epr` with these descriptions, by both coders."""
+    rng = np.random.default_rng(SEED + 3)
+    chunks: list[Chunk] = []
+    for coder, dtype in ((1, "float32"), (1, "bfloat16"), (0, "float16"), (0, "float64")):
+        specs: list[TensorSpec] = []
+        payload = bytes([coder])
+        arrays: list[NDArray[np.int64]] = []
+        geometries: list[Geometry] = []
+        tables: list[CodedArray] = []
+        for index, (shape, first, fields, geometry) in enumerate(epr_descriptions()):
+            if coder == 0 and first & IMAGE:
+                continue
+            rows, columns = geometry[0], math.prod(geometry[1:])
+            if coder == 0 and first & 7 in (DFT, MATRIX):
+                rows, columns = columns, rows  # any numbers: only how many there are matters
+            values = rng.integers(-3, 4, (rows, columns)) * (rng.random((rows, columns)) < 0.4)
+            specs.append(TensorSpec(f"{dtype}, {index}", dtype, shape))
+            payload += bytes([first & ~KERNEL_ROWS if coder == 0 else first]) + fields
+            arrays.append(values)
+            geometries.append(Geometry(*geometry))
+            if coder == 0 and values.size:
+                fit = best_fit(values, None)
+                tables.append(CodedArray(values, fit.models, fit.classes))
+                payload += write_models(fit.models)
+        payload += encode_body(tables, wide=False) if coder == 0 else encode_adaptive(arrays, geometries)
+        chunks.append(Chunk("epr", 2, {}, SEED, tuple(specs), payload))
     return chunks

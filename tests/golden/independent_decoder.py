@@ -1,8 +1,8 @@
 """A second decoder of the `.fewbits` file, written from the specification alone.
 
-It shares no code with the package: NumPy, zlib and a CBOR library are all it needs, next to the constants in
-`src/fewbits/models/shipped_tables.csv`. Its sections carry the numbers of `docs/format.md`, so that the two
-can be read side by side. Clarity comes before speed.
+It shares no code with the package: NumPy, zlib and a CBOR library are all it needs, next to `adaptive_decoder.py`
+(section 9.4) and the constants in `src/fewbits/models/shipped_tables.csv`. Its sections carry the numbers of
+`docs/format.md`, so that the two can be read side by side. Clarity comes before speed.
 
     python independent_decoder.py FILE      prints name, dtype, shape and CRC of every tensor
 """
@@ -22,6 +22,11 @@ from typing import Any, NamedTuple
 import cbor2
 import numpy as np
 from numpy.typing import NDArray
+
+try:
+    from tests.golden import adaptive_decoder
+except ImportError:  # run as a program, from any folder
+    import adaptive_decoder
 
 SHIPPED_TABLES = Path(__file__).resolve().parents[2] / "src" / "fewbits" / "models" / "shipped_tables.csv"
 SIZE_LIMIT = 1 << 32  # this reader's limit on the decoded bytes of a file
@@ -94,7 +99,7 @@ def unpack_bits(data: bytes) -> Array:
 
 MAGIC = b"\x89FWB"
 SECTION_CAP = 1 << 26
-VERSIONS = {"lossless": 1, "ecsq": 1, "epr": 1}
+VERSIONS = {"lossless": 1, "ecsq": 1, "epr": 2}
 
 
 class File(NamedTuple):
@@ -752,7 +757,9 @@ def array_rows(tensor: Tensor, piece: Piece) -> tuple[int, int]:
 def decode_part(method: str, tensors: list[Tensor], pieces: list[Piece], payload: bytes) -> list[Array]:
     """For each piece the bits of its real numbers."""
     c = Cursor(payload, "a payload")
-    read = {"lossless": read_lossless, "ecsq": read_ecsq, "epr": read_epr}[method]
+    if method == "epr":
+        return decode_epr(c, [(tensors[p.position], piece_shape(tensors[p.position], p)) for p in pieces])
+    read = {"lossless": read_lossless, "ecsq": read_ecsq}[method]
     described = [read(c, tensors[p.position], *array_rows(tensors[p.position], p)) for p in pieces]
     decode_body(c, [array for arrays, _ in described for array in arrays])
     return [values() for _, values in described]
@@ -804,27 +811,19 @@ def lossless_bits(tensor: Tensor, array: CodedArray, transform: int, drops: list
     return u.astype(f"<u{tensor.width // 8}")
 
 
-def read_step(c: Cursor, tensor: Tensor) -> np.float32:
+def check_quantised(tensor: Tensor) -> None:
     require(tensor.dtype in QUANTISED, f"{tensor.name} has a dtype that is never quantised")
-    step = np.frombuffer(c.take(4), "<f4")[0]
-    require(np.isfinite(step) and step > 0, f"the step of {tensor.name} is not finite and above 0")
-    return step
 
 
 def read_ecsq(c: Cursor, tensor: Tensor, rows: int, columns: int) -> Described:
-    step = read_step(c, tensor)
+    check_quantised(tensor)
+    step = np.frombuffer(c.take(4), "<f4")[0]
+    require(np.isfinite(step) and step > 0, f"the step of {tensor.name} is not finite and above 0")
     flags = c.u8()
     require(flags <= 1, "a reserved flag of ecsq is set")
     centroids = struct.unpack("<3b", c.take(3)) if flags else (0, 0, 0)
     array = read_model_set(c, rows, columns)
     return [array], lambda: quantised_bits(tensor, array, step, centroids)
-
-
-def read_epr(c: Cursor, tensor: Tensor, rows: int, columns: int) -> Described:
-    step = read_step(c, tensor)
-    array = read_model_set(c, rows, columns)
-    require(array.class_model is None, "an epr array has more than one class")
-    return [array], lambda: quantised_bits(tensor, array, step, (0, 0, 0))
 
 
 def quantised_bits(tensor: Tensor, array: CodedArray, step: np.float32, centroids: tuple[int, ...]) -> Array:
@@ -834,6 +833,12 @@ def quantised_bits(tensor: Tensor, array: CodedArray, step: np.float32, centroid
     c = np.array([0, *centroids], np.float32)[np.abs(np.clip(q, -3, 3))] / np.float32(256)
     with np.errstate(over="ignore", under="ignore"):
         w = np.where(q < 0, a - c, a + c) * step
+    return float_bits(tensor, w)
+
+
+def float_bits(tensor: Tensor, w: Array) -> Array:
+    """Values (N,) float32 in the tensor's dtype, as unsigned integers of its width."""
+    with np.errstate(over="ignore", under="ignore"):
         if tensor.dtype in ("float16", "float64"):
             w = w.astype(tensor.dtype)
     finite = np.isfinite(w).all()
@@ -843,6 +848,275 @@ def quantised_bits(tensor: Tensor, array: CodedArray, step: np.float32, centroid
         finite &= np.all(bits & 0x7F80 != 0x7F80)
     require(finite, f"a value of {tensor.name} is not finite")
     return bits
+
+
+# ---- docs/payload/epr.md -----------------------------------------------------------------------------------
+
+SCALAR, DFT, MATRIX, GRID, SHARED = range(5)
+MOST_STEP_CODE = 2000
+
+
+class Decoder(NamedTuple):
+    """From levels to values; `sides` are those of a kernel, or an image's, its grid's and the margin."""
+
+    kind: int
+    steps: Array  # of each coefficient, or one
+    sides: tuple[int, ...] = ()
+    matrix: Array | None = None
+
+    def values(self, levels: Array) -> Array:
+        """Float32 values (N,) of levels (rows, slices, inner)."""
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            c = levels.astype(np.float32) * self.steps
+            if self.kind == SCALAR:
+                return c.ravel()
+            if self.kind in (DFT, MATRIX):
+                basis = dft_basis(*self.sides)[0] if self.matrix is None else self.matrix
+                return weighted_sum(c.reshape(-1, len(basis)), basis).ravel()
+            h, w, grid_h, grid_w, margin = self.sides
+            images: list[Array] = []
+            for coefficients in c.reshape(-1, grid_h, grid_w):
+                t = weighted_sum(coefficients, bump_basis(w, grid_w, margin))
+                images.append(weighted_sum(t.T, bump_basis(h, grid_h, margin)).T)
+            return np.concatenate([image.ravel() for image in images] or [np.zeros(0, np.float32)])
+
+
+def weighted_sum(c: Array, basis: Array) -> Array:
+    """c (N, n) times basis rows (n, m), added up from the first on."""
+    total = np.outer(c[:, 0], basis[0])
+    for k in range(1, len(basis)):
+        total = total + np.outer(c[:, k], basis[k])
+    return total
+
+
+class Levels(NamedTuple):
+    """One tensor's array of levels and what of it is live."""
+
+    tensor: Tensor
+    decoder: Decoder
+    full: tuple[int, int, int]
+    live: tuple[int, int, int]
+    geometry: tuple[int, int, int, int]
+    array: CodedArray | None  # with coder 0, if anything is live
+
+
+def piece_shape(tensor: Tensor, piece: Piece) -> tuple[int, ...]:
+    """The shape of what a part has of a tensor: whole rows, or a vector."""
+    columns = tensor.rows[1]
+    if piece.elements == tensor.elements:
+        return tensor.shape
+    if len(tensor.shape) >= 2 and piece.start % columns == 0 and piece.elements % columns == 0:
+        return (piece.elements // columns, *tensor.shape[1:])
+    return (piece.elements,)
+
+
+def decode_epr(c: Cursor, tensors: list[tuple[Tensor, tuple[int, ...]]]) -> list[Array]:
+    coder = c.u8()
+    require(coder <= 1, f"an epr payload has coder {coder}")
+    found: list[Levels] = []
+    units: list[tuple[int, int]] = []  # of each tensor, and how many of them are live
+    for tensor, shape in tensors:
+        check_quantised(tensor)
+        found.append(read_levels(c, coder, tensor, shape, [each.decoder for each in found], units))
+    if coder == 0:
+        decode_body(c, [each.array for each in found if each.array])
+        blocks = [each.array.q.view(np.int64) if each.array else np.zeros(0, np.int64) for each in found]
+    else:
+        blocks = decode_stream(c.take(len(c.data) - c.position), [each.geometry for each in found])
+    values: list[Array] = []
+    for each, block in zip(found, blocks, strict=True):
+        rows, slices, inner = each.live
+        if coder == 0 and each.decoder.kind in (DFT, MATRIX):
+            block = block.reshape(inner, rows * slices).T
+        levels = np.zeros(each.full, np.int64)
+        levels[:rows, :slices] = block.reshape(each.live)
+        values.append(float_bits(each.tensor, each.decoder.values(levels)))
+    return values
+
+
+def decode_stream(data: bytes, geometries: list[tuple[int, int, int, int]]) -> list[Array]:
+    try:
+        decoded = adaptive_decoder.decode(data, geometries)
+    except adaptive_decoder.Refused as error:
+        raise DecodeError("Corrupt", f"an adaptive stream: {error}") from error
+    return [np.array(values, np.int64) for values in decoded]
+
+
+def read_levels(
+    c: Cursor,
+    coder: int,
+    tensor: Tensor,
+    shape: tuple[int, ...],
+    before: list[Decoder],
+    units: list[tuple[int, int]],
+) -> Levels:
+    first = c.u8()
+    bits = [first >> bit & 1 for bit in range(8)]
+    require(first % 8 <= SHARED and not bits[7], f"the description of {tensor.name} has a reserved bit")
+    require(coder == 1 or not (bits[5] or bits[6]), f"the tables of {tensor.name} have a geometry")
+    decoder = read_decoder(c, first % 8, tensor, shape, before)
+    kernels = decoder.kind in (DFT, MATRIX)
+    height, width = 1, 1
+    if decoder.kind == GRID:
+        height, width = decoder.sides[2:4]
+        rows, slices, inner = shape[0], 1, height * width
+    elif len(shape) < 2:
+        rows, slices, inner = 1, math.prod(shape), 1
+    else:
+        rows, slices, inner = shape[0], shape[1], math.prod(shape[2:])
+        if kernels:
+            height, width = 1, inner
+        elif len(shape) >= 3:
+            height, width = math.prod(shape[2:-1]), shape[-1]
+    if bits[5]:
+        height, width = c.u8(), c.u8()
+        good = decoder.kind == SCALAR and len(shape) == 2 and height * width >= 2 and shape[1] % (height * width) == 0
+        require(good, f"the columns of {tensor.name} are no images")
+        slices, inner = shape[1] // (height * width), height * width
+    require(kernels or not bits[6], f"{tensor.name} has no kernels")
+    vector = len(shape) < 2
+    live_rows = c.uint() if bits[3] else rows
+    known = [live for count, live in (units[-1:] if vector else reversed(units)) if count == slices]
+    live_slices = c.uint() if bits[4] else (known[0] if known else slices)
+    require(live_rows <= rows and live_slices <= slices, f"more of {tensor.name} is live than there is")
+    units.append((slices, live_slices) if vector else (rows, live_rows))
+    geometry = (live_rows * live_slices, 1, 1, inner) if bits[6] else (live_rows, live_slices, height, width)
+    live = live_rows, live_slices, inner
+    array = None
+    if coder == 0 and math.prod(live):
+        of_rows = (inner, live_rows * live_slices) if kernels else (live_rows, live_slices * inner)
+        array = read_model_set(c, *of_rows)
+    return Levels(tensor, decoder, (rows, slices, inner), live, geometry, array)
+
+
+def read_decoder(c: Cursor, kind: int, tensor: Tensor, shape: tuple[int, ...], before: list[Decoder]) -> Decoder:
+    if kind == SCALAR:
+        return Decoder(kind, read_steps(c, 1))
+    if kind == SHARED:
+        for decoder in reversed(before):
+            if decoder.kind == SCALAR or (decoder.kind in (DFT, MATRIX) and shape[2:] == decoder.sides):
+                return decoder
+        raise DecodeError("Corrupt", f"there is no decoder that {tensor.name} could share")
+    if kind == GRID:
+        h, w, grid_h, grid_w, margin = sides = tuple(c.take(5))
+        good = 1 <= grid_h <= h and 1 <= grid_w <= w and 2 * margin < min(h, w)
+        good = good and max(h * grid_h, w * grid_w) <= 1 << 14
+        require(good and len(shape) == 2 and shape[1] == h * w, f"the grid of {tensor.name} does not suit it")
+        return Decoder(kind, read_steps(c, 1), sides)
+    size = math.prod(shape[2:])
+    require(len(shape) == 4 and 1 <= size <= 1024, f"{tensor.name} has no kernels that a basis suits")
+    if kind == DFT:
+        frequency = dft_basis(*shape[2:])[1]
+        return Decoder(kind, read_steps(c, frequency[-1] + 1)[frequency], shape[2:])
+    steps = read_steps(c, 1)
+    matrix = np.frombuffer(c.take(2 * size * size), "<f2").astype(np.float32).reshape(size, size)
+    require(np.isfinite(matrix).all(), f"the matrix of {tensor.name} is not finite")
+    return Decoder(kind, steps, shape[2:], matrix)
+
+
+def read_steps(c: Cursor, count: int) -> Array:
+    steps: list[np.float32] = []
+    for _ in range(count):
+        code = c.sint()
+        require(abs(code) <= MOST_STEP_CODE, "a step is out of range")
+        octave, part = divmod(code, 16)
+        power = 1 << part + 16 * FIXED
+        for _ in range(4):  # the 16th root, by square roots
+            power = math.isqrt(power)
+        steps.append(np.ldexp(rounded(power), octave))
+    return np.array(steps, np.float32)
+
+
+# Real numbers are integers in units of 2^-FIXED: what that loses is far below what a binary64 can tell apart.
+FIXED = 400
+
+
+def rounded(number: int) -> np.float32:
+    """To nearest binary64, then to nearest binary32."""
+    return np.float32(number / (1 << FIXED))
+
+
+@cache
+def pi() -> int:
+    """By Machin's formula."""
+
+    def inverse_tangent(n: int) -> int:
+        """Of 1 / n."""
+        total, power, k = 0, (1 << FIXED) // n, 0
+        while power:
+            total += (-1) ** k * (power // (2 * k + 1))
+            power, k = power // (n * n), k + 1
+        return total
+
+    return 4 * (4 * inverse_tangent(5) - inverse_tangent(239))
+
+
+@cache
+def cosine(turns: int, whole: int) -> int:
+    """Of turns / whole of a turn; from its series within a quarter."""
+    turns %= whole
+    turns = min(turns, whole - turns)
+    if 4 * turns == whole:
+        return 0
+    if 4 * turns > whole:
+        return -cosine(whole - 2 * turns, 2 * whole)
+    square = (2 * pi() * turns // whole) ** 2 >> FIXED
+    total, term, k = 0, 1 << FIXED, 0
+    while term:
+        total += term if k % 4 == 0 else -term
+        k += 2
+        term = (term * square >> FIXED) // (k * (k - 1))
+    return total
+
+
+def exponential(numerator: int, denominator: int) -> int:
+    """e^-(numerator / denominator) of what is at least 0; 0 where a binary32 has nothing so small."""
+    if numerator > 150 * denominator:
+        return 0
+    x = ((numerator << FIXED) // denominator) >> 16
+    total, term, k = 0, 1 << FIXED, 0
+    while term:
+        total += term if k % 2 == 0 else -term
+        k += 1
+        term = (term * x >> FIXED) // k
+    for _ in range(16):
+        total = total * total >> FIXED
+    return total
+
+
+@cache
+def dft_basis(h: int, w: int) -> tuple[Array, list[int]]:
+    """The basis, a row for each coefficient, and which frequency each of them has."""
+    frequencies: set[tuple[int, int]] = set()
+    for u in range(-((h - 1) // 2), h // 2 + 1):
+        for v in range(-((w - 1) // 2), w // 2 + 1):
+            twin = (u if 2 * u == h else -u, v if 2 * v == w else -v)
+            frequencies.add(max((u, v), twin))
+    order = sorted(frequencies, key=lambda f: (f[0] ** 2 * w**2 + f[1] ** 2 * h**2, -f[0], -f[1]))
+    basis: list[list[np.float32]] = []
+    frequency: list[int] = []
+    for index, (u, v) in enumerate(order):
+        alone = 2 * u % h == 0 and 2 * v % w == 0
+        scale = math.isqrt(((1 if alone else 2) << 2 * FIXED) // (h * w))
+        turns = [u * y * w + v * x * h for y in range(h) for x in range(w)]  # of h w
+        basis.append([rounded(scale * cosine(t, h * w) >> FIXED) for t in turns])
+        frequency.append(index)
+        if not alone:  # a sine is the cosine of a quarter less
+            basis.append([rounded(scale * cosine(4 * t - h * w, 4 * h * w) >> FIXED) for t in turns])
+            frequency.append(index)
+    return np.array(basis, np.float32), frequency
+
+
+@cache
+def bump_basis(n: int, g: int, margin: int) -> Array:
+    """A row for each bump, its heights at the pixels."""
+    heights: list[list[int]] = []
+    for i in range(g):
+        # x minus the centre, and the standard deviation n, both in units of 1 / (2 g).
+        distances = [2 * g * x - (2 * i + 1) * (n - 2 * margin) - 2 * g * margin + g for x in range(n)]
+        heights.append([exponential(d * d, 2 * n * n) for d in distances])
+    mean = sum(map(sum, heights)) // n
+    return np.array([[rounded((height << FIXED) // mean) for height in bump] for bump in heights], np.float32)
 
 
 # ---- 10 Limits, and the whole ------------------------------------------------------------------------------

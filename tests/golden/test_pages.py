@@ -9,6 +9,7 @@ import pytest
 from fewbits import errors
 from fewbits.chunk import DTYPES
 from fewbits.container import format as container_format
+from fewbits.quantize import parameter_decoders
 from fewbits.registry import METHODS, method_class
 from tests.golden import independent_decoder
 
@@ -85,3 +86,9 @@ def test_errors(page: str) -> None:
 def test_every_payload_page_is_linked_from_the_format(page: str) -> None:
     for id in METHODS:
         assert f"payload/{id}.md" in page
+
+
+def test_the_greatest_code_of_a_step(repository: Path) -> None:
+    page = (repository / "docs" / "payload" / "epr.md").read_text("utf-8")
+    most = int(re.search(r"`sint` c, \|c\| ≤ (\d+)", page)[1])
+    assert most == parameter_decoders.MOST_CODE == independent_decoder.MOST_STEP_CODE

@@ -1,6 +1,7 @@
 """Payloads that are damaged but whose checksums are right: decoders meet them, and must not fail in their own way."""
 
 import itertools
+import math
 import struct
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from fewbits.chunk import DTYPES, Chunk, TensorSpec
 from fewbits.coder.leb128 import write_sint, write_uint
 from fewbits.encode import decode
 from fewbits.errors import Corrupt, FewbitsError, InvalidArgument
-from fewbits.registry import METHODS
+from fewbits.registry import METHODS, method_class
 from fewbits.tensors import LOSSY_DTYPES
 from tests.golden.files import golden_paths
 from tests.hostile.samples import payloads, repaired, small_file
@@ -120,7 +121,7 @@ def test_random_payloads_are_refused_or_well_formed(id: str) -> None:
 
 
 def chunk(id: str, payload: bytes, *specs: TensorSpec, span: tuple[int, int] | None = None) -> Chunk:
-    return Chunk(id, 1, {}, 0, specs, payload, span)
+    return Chunk(id, method_class(id).payload_version, {}, 0, specs, payload, span)
 
 
 def front(id: str, models: bytes) -> bytes:
@@ -128,7 +129,7 @@ def front(id: str, models: bytes) -> bytes:
     return {
         "lossless": b"\0" + models,
         "ecsq": struct.pack("<fB", 1, 0) + models,
-        "epr": struct.pack("<f", 1) + models,
+        "epr": bytes(3) + models,  # in tables, a scalar decoder, step 1
     }[id]
 
 
@@ -224,18 +225,21 @@ STEPS = {"zero": 0.0, "negative": -1.0, "NaN": float("nan"), "infinite": float("
 
 
 @pytest.mark.parametrize("what", STEPS)
-@pytest.mark.parametrize("id", ["ecsq", "epr"])
-def test_a_step_that_is_not_finite_and_above_0_is_corrupt(id: str, what: str) -> None:
-    payload = struct.pack("<f", STEPS[what]) + front(id, NO_TABLE + EMPTY_BODY)[4:]
+def test_a_step_that_is_not_finite_and_above_0_is_corrupt(what: str) -> None:
+    payload = struct.pack("<f", STEPS[what]) + front("ecsq", NO_TABLE + EMPTY_BODY)[4:]
     with pytest.raises(Corrupt, match="weight"):
-        decode([chunk(id, payload, TensorSpec("weight", "float32", (3,)))])
+        decode([chunk("ecsq", payload, TensorSpec("weight", "float32", (3,)))])
 
 
 @pytest.mark.parametrize(("dtype", "step"), [("float16", 70000.0), ("bfloat16", 3.4e38), ("float32", 3.4e38)])
 @pytest.mark.parametrize("id", ["ecsq", "epr"])
 def test_values_that_overflow_are_corrupt(id: str, dtype: str, step: float) -> None:
-    models = bytes([193, 0]) + write_sint(2)
-    payload = struct.pack("<f", step) + front(id, models + EMPTY_BODY)[4:]
+    levels = 2 if id == "ecsq" else 2000
+    payload = front(id, bytes([193, 0]) + write_sint(levels) + EMPTY_BODY)
+    if id == "ecsq":
+        payload = struct.pack("<f", step) + payload[4:]
+    else:  # a sixteenth of an octave below: 2000 levels of it are too many
+        payload = payload[:2] + write_sint(int(16 * math.log2(step)) - 16) + payload[3:]
     with pytest.raises(Corrupt, match="weight"):
         decode([chunk(id, payload, TensorSpec("weight", dtype, (3,)))])
 

@@ -51,7 +51,7 @@ def coded(id: str, name: str, rate_weight: float) -> tuple[Chunk, ...]:
     tensors = inputs_of(id).sources[name]()
     if name != "tiled":
         return tuple(chunks_of(method_of(id), tensors, rate_weight))
-    with mock.patch("fewbits.plan.TILE", TILE):
+    with mock.patch("fewbits.plan.TILE", TILE), mock.patch("fewbits.plan.NETWORK", TILE):
         return tuple(chunks_of(method_of(id), tensors, rate_weight))
 
 

@@ -18,22 +18,28 @@ TRAINABLE = tuple(id for id in IDS if issubclass(method_class(id), TrainableMeth
 SOURCES = {"network": sources.network, "edges": sources.edges, "large": sources.large, "numbers": sources.numbers}
 
 
-def represent(id: str, tensors: Mapping[str, Tensor], rate_weight: float) -> Representation:
-    method = method_class(id)(inputs_of(id).configs[0])
+# Every source with the default settings, and one with all others.
+CASES = [(id, name, 0) for id in TRAINABLE for name in SOURCES]
+CASES += [(id, "network", config) for id in TRAINABLE for config in range(1, len(inputs_of(id).configs))]
+
+
+def represent(id: str, tensors: Mapping[str, Tensor], rate_weight: float, config: int = 0) -> Representation:
+    method = method_class(id)(inputs_of(id).configs[config])
     assert isinstance(method, TrainableMethod)
     return method.represent(Source(tensors), rate_weight=rate_weight, seed=SEED)
 
 
-def trained(id: str, tensors: Mapping[str, Tensor], rate_weight: float, num_steps: int = 3) -> Representation:
+def trained(id: str, tensors: Mapping[str, Tensor], rate_weight: float, config: int = 0) -> Representation:
     """A representation after a few steps of stochastic gradient descent towards the source, with the rate."""
     torch.manual_seed(0)
-    representation = represent(id, tensors, rate_weight).train()
+    representation = represent(id, tensors, rate_weight, config).train()
     optimizer = torch.optim.SGD(representation.parameters(), lr=1e-3)
-    for _ in range(num_steps):
+    for _ in range(3):
         optimizer.zero_grad()
         loss(representation, tensors).backward()
         torch.nn.utils.clip_grad_norm_(representation.parameters(), 1.0)
         optimizer.step()
+        representation.update()
     return representation
 
 
@@ -51,11 +57,10 @@ def test_some_method_is_trainable() -> None:
     assert "epr" in TRAINABLE
 
 
-@pytest.mark.parametrize("id", TRAINABLE)
-@pytest.mark.parametrize("name", SOURCES)
-def test_commit_is_final(id: str, name: str) -> None:
+@pytest.mark.parametrize(("id", "name", "config"), CASES)
+def test_commit_is_final(id: str, name: str, config: int) -> None:
     tensors = SOURCES[name]()
-    representation = trained(id, tensors, 0.1)
+    representation = trained(id, tensors, 0.1, config)
     committed: dict[str, bytes] = {}
     for step in representation.steps:
         representation.commit(step)
@@ -64,6 +69,7 @@ def test_commit_is_final(id: str, name: str) -> None:
             for parameter in representation.parameters():
                 if parameter.requires_grad:
                     parameter.add_(0.01)
+        representation.update()
         for mode in (True, False) if len(tensors) < 10 else (False,):
             values = representation.train(mode)().values
             for before, expected in committed.items():
@@ -77,12 +83,11 @@ def test_commit_is_final(id: str, name: str) -> None:
         assert_same(decoded[key], tensor)
 
 
-@pytest.mark.parametrize("id", TRAINABLE)
-@pytest.mark.parametrize("name", SOURCES)
-def test_evaluation_gives_what_decoding_will_give_and_its_size(id: str, name: str) -> None:
+@pytest.mark.parametrize(("id", "name", "config"), CASES)
+def test_evaluation_gives_what_decoding_will_give_and_its_size(id: str, name: str, config: int) -> None:
     tensors = SOURCES[name]()
     for rate_weight in inputs_of(id).rate_weights[1:] if name != "large" else (0.3,):
-        representation = trained(id, tensors, rate_weight).eval()
+        representation = trained(id, tensors, rate_weight, config).eval()
         with torch.no_grad():
             values, size = representation()
         chunks = list(representation.chunks())
@@ -102,10 +107,15 @@ def test_encoding_without_training_is_representing_and_committing(id: str) -> No
     assert list(encoded) == list(represent(id, tensors, 0.1).eval().chunks())
 
 
-@pytest.mark.parametrize("id", TRAINABLE)
-def test_gradients_reach_every_parameter(id: str) -> None:
-    tensors = {"weight": sources.numbers()["weight"], "bias": torch.linspace(-1, 1, 33)}
-    representation = represent(id, tensors, 0.1).train()
+ALL_CONFIGS = [(id, config) for id in TRAINABLE for config in range(len(inputs_of(id).configs))]
+
+
+@pytest.mark.parametrize(("id", "config"), ALL_CONFIGS)
+def test_gradients_reach_every_parameter(id: str, config: int) -> None:
+    network = sources.network()
+    tensors = {name: network[name].float() for name in ("embedding", "attention.weight", "conv.weight")}
+    tensors["bias"] = torch.linspace(-1, 1, 33)
+    representation = represent(id, tensors, 0.1, config).train()
     loss(representation, {key: tensor + 0.1 for key, tensor in tensors.items()}).backward()
     names = [name for name, parameter in representation.named_parameters() if parameter.requires_grad]
     assert names
@@ -116,16 +126,16 @@ def test_gradients_reach_every_parameter(id: str) -> None:
             assert parameter.grad.abs().sum() > 0, name
 
 
-@pytest.mark.parametrize("id", TRAINABLE)
+@pytest.mark.parametrize(("id", "config"), ALL_CONFIGS)
 @pytest.mark.parametrize("name", ["edges", "half-integers", "zeros", "huge"])
-def test_gradients_are_finite_at_the_edges(id: str, name: str) -> None:
+def test_gradients_are_finite_at_the_edges(id: str, config: int, name: str) -> None:
     tensors = {
         "edges": sources.edges(),
         "half-integers": {"weight": torch.arange(-40, 41) / 2},
         "zeros": {"weight": torch.zeros(9, 9), "empty": torch.zeros(0, 3)},
         "huge": {"weight": torch.tensor([1e30, -1e30, 1e-30, 0.0] * 9), "half": torch.full((9,), 6e4).half()},
     }[name]
-    representation = represent(id, tensors, 0.1).train()
+    representation = represent(id, tensors, 0.1, config).train()
     values, size = representation()
     parts = [values[step].double().tanh().sum() for step in representation.steps]
     (sum(parts, torch.zeros(())) + size).backward()

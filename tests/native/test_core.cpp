@@ -3,6 +3,7 @@
 #include <limits>
 #include <string>
 
+#include "adaptive.h"
 #include "bits.h"
 #include "cases.h"
 #include "check.h"
@@ -142,6 +143,53 @@ void test_single_lane() {
     CHECK(refuses<Corrupt>([&] { LaneDecoder(zeros, 2); }));
 }
 
+void test_adaptive_streams() {
+    Numbers numbers(18);
+    for (int round = 0; round < 200; ++round) {
+        std::vector<Geometry> geometries(static_cast<size_t>(numbers.below(4)));
+        std::vector<std::vector<int64_t>> values;
+        for (Geometry& geometry : geometries) {
+            const bool is_plain = numbers.below(2) == 0;
+            geometry.rows = static_cast<size_t>(1 + numbers.below(20));
+            geometry.slices = static_cast<size_t>(1 + numbers.below(20));
+            geometry.height = is_plain ? 1 : static_cast<size_t>(1 + numbers.below(9));
+            geometry.width = is_plain ? 1 : static_cast<size_t>(1 + numbers.below(9));
+            const uint64_t rarity = 1 + numbers.below(30);
+            const auto places = 56 + numbers.below(8);
+            values.emplace_back(geometry.num_elements());
+            for (int64_t& value : values.back()) {
+                if (numbers.below(rarity) != 0) continue;
+                const auto size = static_cast<int64_t>(numbers.next() >> (numbers.below(50) == 0 ? 33 : places));
+                value = numbers.below(2) == 0 ? size : -size;
+            }
+        }
+        std::vector<AdaptiveArray> arrays;
+        for (size_t i = 0; i < geometries.size(); ++i) arrays.push_back({geometries[i], values[i].data()});
+        const std::vector<uint8_t> stream = encode_adaptive(arrays);
+        std::vector<std::vector<int64_t>> back;
+        std::vector<int64_t*> outputs;
+        for (const std::vector<int64_t>& each : values) back.emplace_back(each.size(), -1);
+        for (std::vector<int64_t>& each : back) outputs.push_back(each.data());
+        decode_adaptive(stream.data(), stream.size(), geometries, outputs);
+        CHECK(back == values);
+        double bits = 0;
+        for (const double share : adaptive_bits(arrays)) bits += share;
+        CHECK(static_cast<double>(8 * stream.size()) < 1.01 * bits + 16);
+        std::vector<uint8_t> longer = stream;
+        longer.push_back(static_cast<uint8_t>(numbers.below(256)));
+        CHECK(refuses<Corrupt>([&] {
+            decode_adaptive(longer.data(), longer.size(), geometries, outputs);
+            CHECK(back != values);
+            throw Corrupt("another array's stream");
+        }));
+    }
+    std::vector<int64_t> one = {int64_t{1} << 31};
+    CHECK(refuses<InvalidArgument>([&] { encode_adaptive({{{1, 1, 1, 1}, one.data()}}); }));
+    CHECK(refuses<InvalidArgument>([&] { adaptive_bits({{{1, 1, 1, 1}, one.data()}}); }));
+    one[0] = std::numeric_limits<int64_t>::min();
+    CHECK(refuses<InvalidArgument>([&] { encode_adaptive({{{1, 1, 1, 1}, one.data()}}); }));
+}
+
 void test_bodies() {
     Numbers numbers(15);
     for (int round = 0; round < 60; ++round) {
@@ -262,6 +310,7 @@ constexpr Test kTests[] = {
     {"mapping loops all write the same bytes", test_mapping_loops},
     {"placing loops all give the same symbols", test_placing_loops},
     {"joining loops give the elements of their values", test_joining_loops},
+    {"adaptive streams give their integers back, and no other stream does", test_adaptive_streams},
     {"bodies come back on every instruction set and number of threads, damaged ones as refused", test_bodies},
     {"great unsigned values are not small negative ones", test_great_unsigned_values_are_not_small_negative_ones},
     {"more bits may be dropped than an element has", test_more_bits_may_be_dropped_than_an_element_has},

@@ -1,6 +1,7 @@
 """The contract of entropy models: what a value costs, differentiably, while it is being trained."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -12,6 +13,8 @@ class EntropyModel(nn.Module, ABC):
     Laws: bits are at least 0; gradients are finite at every finite value.
     """
 
+    takes_noise: ClassVar[bool] = True  # whether training shows it values with U(-1/2, 1/2) added
+
     @abstractmethod
     def bits(self, values: Tensor) -> Tensor:
         """Return the expected bits of each value: -log2 of the density convolved with U(-1/2, 1/2).
@@ -22,3 +25,10 @@ class EntropyModel(nn.Module, ABC):
         Returns:
             (...) float, differentiable in the values and in the model's parameters.
         """
+
+    def total_bits(self, values: Tensor) -> Tensor:
+        """Return the expected bits of all values together, ()."""
+        return self.bits(values).sum()
+
+    def refresh(self, values: Tensor) -> None:
+        """Look at the values again, as training has moved them; a model whose parameters are trained does nothing."""

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fewbits.coder.elements import DecodedArray
 from fewbits.errors import Corrupt
@@ -11,6 +12,17 @@ from fewbits.quantize.weights import Weights, rounded_bits
 
 if TYPE_CHECKING:
     from fewbits._core import Output
+
+
+def write_values(weights: Weights, name: str, values: NDArray[np.float32]) -> None:
+    """Write values (N,) to the weights of a tensor, rounded to its dtype.
+
+    Raises:
+        Corrupt: one is not finite.
+    """
+    weights.bits[:] = rounded_bits(values, weights.dtype)
+    if not np.isfinite(weights.values()).all():
+        raise Corrupt(f"tensor {name!r} decodes to values that are not finite.")
 
 
 class QuantisedElements:
@@ -28,9 +40,7 @@ class QuantisedElements:
             Corrupt: one is not finite.
         """
         values = reconstruct(decoded.values.ravel(), self._step, self._centroids)
-        self._weights.bits[:] = rounded_bits(values, self._weights.dtype)
-        if not np.isfinite(self._weights.values()).all():
-            raise Corrupt(f"tensor {self._name!r} decodes to values that are not finite.")
+        write_values(self._weights, self._name, values)
 
     def native(self, output: "type[Output]") -> "Output":
         """Say the same to the compiled core."""

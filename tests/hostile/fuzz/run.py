@@ -1,7 +1,7 @@
 """Build the fuzzers with clang, run one of them, and append what it did to bench/results/fuzz.jsonl.
 
-`python tests/hostile/fuzz/run.py [decode_body|round_trip] [--runs N] [--seed S]`. Exit codes: 0 no input failed; 1 one
-did, and its path is printed; 3 there is no clang or cmake.
+`python tests/hostile/fuzz/run.py [decode_body|round_trip|decode_adaptive] [--runs N] [--seed S]`. Exit codes: 0 no
+input failed; 1 one did, and its path is printed; 3 there is no clang or cmake.
 """
 
 import argparse
@@ -27,12 +27,13 @@ FLAGS = "-O2 -g1"
 SANITIZERS = "address,undefined"
 LONGEST = 512  # bytes of an input
 SEEDS = 300
+FUZZERS = ["decode_body", "round_trip", "decode_adaptive"]
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="tests/hostile/fuzz/run.py", description="Fuzz the compiled core.")
-    parser.add_argument("fuzzer", nargs="?", choices=["decode_body", "round_trip"], default="decode_body")
+    parser.add_argument("fuzzer", nargs="?", choices=FUZZERS, default="decode_body")
     parser.add_argument("--runs", type=int, default=10_000_000, help="executions (10,000,000)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--compiler", default=os.environ.get("CLANGXX", "clang++"))

@@ -168,21 +168,69 @@ def test_in_eval_the_module_computes_with_what_a_file_decodes_to(tmp_path: Path)
     train(module, attached, inputs, torch.randint(4, (64,)), 5, 1e-2)
     outputs = module.eval()(inputs)
     for bare in (False, True):
-        fewbits.save(module, tmp_path / "m.fewbits", bare=bare)
+        fewbits.save(module, tmp_path / "m.fewbits", bare=bare, keep_units=True)
         assert torch.equal(fewbits.load(tmp_path / "m.fewbits", into=receiver).eval()(inputs), outputs)
     values = attached.representation.eval()().values
     assert torch.equal(functional_call(receiver, dict(values), (inputs,)), outputs)
 
 
-def test_chunks_are_the_plain_state_and_training_goes_on() -> None:
+def sparse_perceptron() -> tuple[nn.Sequential, Attached]:
+    """An attached perceptron most of whose weights are 0, with dead units of every sort among the live ones."""
+    module = perceptron()
+    with torch.no_grad():
+        for layer in (module[0], module[2]):
+            layer.weight *= (torch.rand(layer.weight.shape) < 0.3) * 4
+        module[0].weight[5:9], module[0].bias[5:9] = 0, -0.5  # they never fire
+        module[2].weight[:, 20:24] = 0  # nothing reads them
+    return module, attach(module, Epr(EprConfig(first_steps={"*": 0.25})), rate_weight=0.1)
+
+
+def test_units_are_written_in_an_order_that_codes_shorter_and_compute_the_same(tmp_path: Path) -> None:
+    module, attached = sparse_perceptron()
+    inputs, receiver = torch.randn(64, 16), perceptron()
+    outputs = module.eval()(inputs)
+    kept, sorted_ = attached.finished(keep_units=True), attached.finished()
+    sizes = [sum(len(chunk.payload) for chunk in finished.chunks) for finished in (kept, sorted_)]
+    assert sizes[1] < sizes[0] and attached.num_bytes() == sizes[1]
+    for name, value in attached.plain_state().items():
+        assert torch.equal(kept.tensors[name], value), name
+    weight, bias, readers = (sorted_.tensors[name] for name in ("0.weight", "0.bias", "2.weight"))
+    live = weight.count_nonzero(1) + (bias != 0)
+    assert bool((live[:-1] >= live[1:]).all())
+    dead = slice(24, None)  # of 32 at least eight are dead, and lie at the end
+    assert not weight[dead].any() and not bias[dead].any() and not readers[:, dead].any()
+    # The module itself is left alone, and each loaded one computes what it does.
+    assert torch.equal(module(inputs), outputs)
+    for bare in (False, True):
+        path = tmp_path / "m.fewbits"
+        fewbits.save(module, path, bare=bare)
+        loaded = fewbits.load(path, into=receiver).eval()
+        assert all(torch.equal(value, sorted_.tensors[name]) for name, value in loaded.state_dict().items())
+        torch.testing.assert_close(loaded(inputs), outputs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("keep_units", [False, True])
+def test_saving_again_gives_the_same_bytes(tmp_path: Path, keep_units: bool) -> None:
+    module, attached = sparse_perceptron()
+    train(module, attached, torch.randn(64, 16), torch.randint(4, (64,)), 5, 1e-2)
+    one, two = tmp_path / "one.fewbits", tmp_path / "two.fewbits"
+    fewbits.save(module, one, keep_units=keep_units)
+    module(torch.randn(2, 16))
+    fewbits.save(module, two, keep_units=keep_units)
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_finished_is_the_plain_state_and_training_goes_on() -> None:
     module = Tied()
     order = list(module.state_dict())
     attached = attach(module, Epr(), rate_weight=0.1)
     train(module, attached, TOKENS, TOKENS, 5, 1e-2)
-    state, decoded = attached.plain_state(), decode(attached.chunks())
-    assert list(state) == order
+    state, (tensors, chunks) = attached.plain_state(), attached.finished(keep_units=True)
+    decoded = decode(chunks)
+    assert list(state) == list(tensors) == order
     assert set(decoded) == set(order) - set(attached.ties)
-    assert all(torch.equal(decoded[attached.ties.get(name, name)], value) for name, value in state.items())
+    for name, value in state.items():
+        assert torch.equal(decoded[attached.ties.get(name, name)], value) and torch.equal(tensors[name], value), name
     assert module.train()(TOKENS).requires_grad and attached.rate_loss().requires_grad
 
 
@@ -190,8 +238,10 @@ def test_bits_in_eval_are_the_bytes_of_the_represented_parts() -> None:
     module = Tied()
     attached = attach(module, Epr(), rate_weight=0.01)
     module.eval()(TOKENS)
-    size = sum(len(chunk.payload) for chunk in attached.chunks() if chunk.method == "epr")
-    assert abs(float(attached.bits()) / 8 - size) <= 0.01 * size + 16
+    chunks = attached.finished(keep_units=True).chunks
+    exact = attached.representation.eval()().bits
+    assert torch.equal(attached.bits(), exact)
+    assert float(exact) == 8 * sum(len(chunk.payload) for chunk in chunks if chunk.method == "epr")
 
 
 def test_shared_parameters_are_represented_once_and_stay_shared(tmp_path: Path) -> None:
@@ -207,7 +257,7 @@ def test_shared_parameters_are_represented_once_and_stay_shared(tmp_path: Path) 
     state = attached.plain_state()
     assert state["head.weight"] is state["embedding.weight"]
     train(module, attached, TOKENS, TOKENS, 5, 1e-2)
-    fewbits.save(module, tmp_path / "m.fewbits")
+    fewbits.save(module, tmp_path / "m.fewbits", keep_units=True)
     fewbits.load(tmp_path / "m.fewbits", into=receiver)
     assert receiver.head.weight is receiver.embedding.weight
     assert torch.equal(receiver.eval()(TOKENS), module.eval()(TOKENS))
@@ -217,7 +267,7 @@ def test_buffers_and_frozen_parameters_are_kept_exactly() -> None:
     module = Tied()
     attached = attach(module, Epr(), rate_weight=100.0)
     train(module, attached, TOKENS, TOKENS, 3, 1e-2)
-    decoded = decode(chunk for chunk in attached.chunks() if chunk.method == "lossless")
+    decoded = decode(chunk for chunk in attached.finished(keep_units=True).chunks if chunk.method == "lossless")
     assert {"norm.running_mean", "norm.num_batches_tracked", "frozen", "count"} <= set(decoded)
     assert torch.equal(decoded["norm.running_mean"], module.norm.running_mean)
     assert torch.equal(decoded["frozen"], torch.tensor([0.1, 0.2]))

@@ -1,0 +1,52 @@
+"""The settings of each row: frozen before the test set is looked at; chosen on the validation split."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+GRID = {"kind": "grid", "size": [14, 14], "image": [28, 28], "margin": 2}
+
+
+@dataclass(frozen=True)
+class Row:
+    """How one row is trained.
+
+    network: "lenet300" or "lenet5" (recipes/models.py).
+    nats_per_bit: what a bit may cost of the mean cross-entropy.
+    first_steps, decoders: of EprConfig, by tensor.
+    channels, hidden: units that a LeNet5 starts with; the file holds the whole network, the others zero.
+    shifts: whether training images are shifted by up to a pixel.
+    refine: whether the rate-distortion pass follows.
+    rate: of EprConfig.
+    """
+
+    network: str
+    nats_per_bit: float
+    steps: int
+    first_steps: Mapping[str, float]
+    batch: int = 128
+    latent_rate: float = 2e-2
+    decoder_rate: float = 4e-3
+    density_rate: float = 1e-3
+    warm_up: float = 0.2
+    flat: float = 0.4
+    average: float = 0.995
+    channels: tuple[int, int] = (8, 16)
+    hidden: int = 40
+    shifts: bool = True
+    refine: bool = True
+    rate: str = "adaptive"
+    decoders: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+_LENET300 = {"fc1.weight": 0.25, "*.weight": 0.15, "*": 0.1}
+_LENET5 = {"conv1.weight": 0.25, "fc2.weight": 0.25, "*.weight": 0.15, "*": 0.1}
+
+ROWS: dict[str, Row] = {
+    "lenet300": Row("lenet300", 1.5e-5, 15_000, _LENET300),
+    "lenet300_basis": Row(
+        "lenet300", 2.2e-5, 20_000, {"fc1.weight": 0.0625, "*.weight": 0.15, "*": 0.1}, decoders={"fc1.weight": GRID}
+    ),
+    "lenet5": Row("lenet5", 3e-5, 12_000, _LENET5),
+    "lenet5_07pct": Row("lenet5", 6e-6, 12_000, _LENET5, channels=(10, 20), hidden=60),
+}

@@ -1,0 +1,58 @@
+"""MNIST as the recipes split it: the last 5,000 training images are for choosing, the official 10,000 for the row."""
+
+import gzip
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+NUM_VALIDATION = 5000
+_BATCH = 1000
+
+
+class Split(NamedTuple):
+    """Images (N, 1, 28, 28) uint8 and labels (N,) int64."""
+
+    images: Tensor
+    labels: Tensor
+
+
+def read(folder: Path, part: str) -> Split:
+    """Read a part of MNIST from `folder`/mnist/*.gz: "train" (55,000), "validation" (5,000) or "test" (10,000)."""
+    prefix = "t10k" if part == "test" else "train"
+    arrays: list[Tensor] = []
+    for kind, header in (("images-idx3", 16), ("labels-idx1", 8)):
+        octets = gzip.decompress((folder / "mnist" / f"{prefix}-{kind}-ubyte.gz").read_bytes())
+        arrays.append(torch.from_numpy(np.frombuffer(octets, np.uint8, offset=header).copy()))
+    images, labels = arrays[0].reshape(-1, 1, 28, 28), arrays[1].long()
+    if part == "test":
+        return Split(images, labels)
+    cut = slice(None, -NUM_VALIDATION) if part == "train" else slice(-NUM_VALIDATION, None)
+    return Split(images[cut], labels[cut])
+
+
+def inputs_of(images: Tensor) -> Tensor:
+    """Return images (N, 1, 28, 28) uint8 as float32 in [0, 1]."""
+    return images.float() / 255
+
+
+def shifted(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Shift images (N, 1, 28, 28) by -1, 0 or 1 pixel both ways, sixteen of them alike."""
+    padded, shifts = pad(images, (1, 1, 1, 1)), torch.randint(3, ((len(images) + 15) // 16, 2), generator=generator)
+    parts = zip(padded.split(16), shifts.tolist(), strict=True)
+    return torch.cat([part[:, :, down : down + 28, right : right + 28] for part, (down, right) in parts])
+
+
+@torch.no_grad()
+def error_of(network: nn.Module, split: Split) -> float:
+    """Per cent of images that the network gets wrong, in eval mode."""
+    training = network.training
+    network.eval()
+    wrong = 0
+    for images, labels in zip(split.images.split(_BATCH), split.labels.split(_BATCH), strict=True):
+        wrong += int((network(inputs_of(images)).argmax(1) != labels).sum())
+    network.train(training)
+    return 100 * wrong / len(split.labels)
