@@ -4,6 +4,7 @@ The function stays the same, outputs to float tolerance: sums run over the same 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ def tidy_units(
     latents_of = {one.spec.name: one for one in latents}
     rest = dict(others)
     groups = [
-        group
+        _as_latents(group, latents_of)
         for group in groups
         if all(use.name in latents_of or use.name in rest for use in group.uses)
         and all(_runs_over_units(latents_of[use.name], use) for use in group.uses if use.name in latents_of)
@@ -47,6 +48,12 @@ def tidy_units(
 def _runs_over_units(latents: LatentTensor, use: Use) -> bool:
     """Whether the axis is one of the latents, too: the columns of a grid are pixels no more."""
     return latents.choice.kind != "grid" or use.axis == 0
+
+
+def _as_latents(group: UnitGroup, latents_of: Mapping[str, LatentTensor]) -> UnitGroup:
+    """The group as the latents of its tensors have it: behind a basis 0 stays 0, but signs say nothing."""
+    vectors = [latents_of[use.name] for use in group.uses if use.role == "vector" and use.name in latents_of]
+    return group if all(one.choice.kind == "scalar" for one in vectors) else replace(group, rectified=False)
 
 
 def _empty_dead(
