@@ -96,11 +96,19 @@ def read_tensors(
     if into is None:
         with Archive(path, limit=limit) as archive:
             return archive.read_all()
-    entries = entries_of(into.state_dict(keep_vars=True), copies=False)
-    specs = [entry.spec for entry in entries if entry.target is None]
-    fingerprint = fingerprint_of(entry.spec for entry in entries)
-    with Reader(path, specs=specs, fingerprint=fingerprint, limit=limit) as reader:
+    entries = _entries_of_module(into)
+    with _reader_for(path, entries, limit) as reader:
         return _all_tensors(reader, entries if reader.bare else reader.header.tensors)
+
+
+def _entries_of_module(module: nn.Module) -> tuple[TensorEntry, ...]:
+    return entries_of(module.state_dict(keep_vars=True), copies=False)
+
+
+def _reader_for(path: str | os.PathLike[str], entries: tuple[TensorEntry, ...], limit: int | None) -> Reader:
+    """Open a file that a module with these entries is to receive: a bare one knows no others."""
+    specs = [entry.spec for entry in entries if entry.target is None]
+    return Reader(path, specs=specs, fingerprint=fingerprint_of(entry.spec for entry in entries), limit=limit)
 
 
 class Latents(NamedTuple):
@@ -119,9 +127,7 @@ def read_latents(path: str | os.PathLike[str], into: nn.Module, *, limit: int | 
         InvalidArgument: there are none, or they are of several methods.
         Corrupt, Truncated, Incompatible, TooLarge: as for `fewbits.load`.
     """
-    entries = entries_of(into.state_dict(keep_vars=True), copies=False)
-    specs = [entry.spec for entry in entries if entry.target is None]
-    with Reader(path, specs=specs, fingerprint=fingerprint_of(entry.spec for entry in entries), limit=limit) as reader:
+    with _reader_for(path, _entries_of_module(into), limit) as reader:
         header = reader.header
         chunks = [reader.read_chunk(part) for part in range(len(reader.parts))]
         losses = header.losses

@@ -198,7 +198,7 @@ class Attached:
         batch_size: int,
         budget: int | None = None,
     ) -> Refined:
-        """Trade training loss for bits once more, at the end: move single levels by one where that pays.
+        """Trade training loss for bits once more, at the end: move single levels one towards 0 where that pays.
 
         The latents are rounded in place, and training is over: `save` next.
 
@@ -255,8 +255,8 @@ class Attached:
         own = {id(parameter): name for name, parameter in self.representation.named_parameters()}
         for parameter in self._module.parameters():
             if parameter.requires_grad:
-                name = own.get(id(parameter), "rest.")
-                groups[self.representation.parameter_kind(name) if name != "rest." else "rest"].append(parameter)
+                name = own.get(id(parameter))
+                groups["rest" if name is None else self.representation.parameter_kind(name)].append(parameter)
         return [
             {"name": name, "params": held, "lr": rates[name]} | ({} if name == "rest" else {"weight_decay": 0.0})
             for name, held in groups.items()

@@ -90,7 +90,7 @@ class LatentTensor(nn.Module):
             if len(shape) != 4:
                 raise InvalidArgument(f"tensor {self.spec.name!r} has no kernels: decoder {kind!r} needs (O, I, h, w).")
             basis = dft(*shape[2:])
-            gain = 2.0 * float(np.abs(basis.basis).sum(0).max())  # a learned one moves from there
+            gain = float(np.abs(basis.basis).sum(0).max())
             self.register_buffer("classes", torch.from_numpy(basis.classes).to(device), persistent=False)
             if kind == "matrix":
                 self.matrix = nn.Parameter(torch.from_numpy(basis.basis.copy()).to(device))
@@ -128,6 +128,14 @@ class LatentTensor(nn.Module):
         """Return the quantiser's step, () float32, or that of each frequency."""
         return self.log_step.clamp(-_LOG_STEP_REACH, _LOG_STEP_REACH).exp()
 
+    def _held(self) -> tuple[Tensor, ...]:
+        """What has a value for each latent: the latents, and their average if there is one."""
+        return (self.latents, self.average) if self._decay else (self.latents,)
+
+    def _evaluated(self) -> Tensor:
+        """What is rounded for evaluation and for files: the average, once there is one."""
+        return self.average if self._decay and float(self.num_updates) > 0 else self.latents
+
     @property
     def committed(self) -> bool:
         """Whether the levels and the decoder are final."""
@@ -136,18 +144,19 @@ class LatentTensor(nn.Module):
     def relaxed(self) -> tuple[Tensor, Tensor]:
         """Return straight-through values, and the bits () of the latents as their entropy model sees them."""
         steps = self.step()
-        rounded = straight_through_round(self.latents, self._limit(steps))
-        if self.choice.kind == "grid":
-            rows = self.spec.shape[0]
-            grid = (rounded * steps).reshape(rows, *self.choice.size)
-            values = (self.down @ (grid @ self.across.T)).reshape(rows, -1)  # pyright: ignore
-        elif self.choice.kind == "scalar":
-            values = rounded * steps
-        else:
-            scaled = rounded * (steps[self.classes] if steps.ndim else steps)  # pyright: ignore
-            values = (scaled @ self.matrix).reshape(self.spec.shape)
+        values = self._synthesised(straight_through_round(self.latents, self._limit(steps)), steps)
         noisy = add_uniform_noise(self.latents) if self.density.takes_noise else self.latents
         return values.to(self._dtype), self.density.total_bits(noisy)
+
+    def _synthesised(self, levels: Tensor, steps: Tensor) -> Tensor:
+        """Values of levels, rounded or not, in the tensor's shape: float arithmetic, for training and for records."""
+        if self.choice.kind == "scalar":
+            return levels * steps
+        if self.choice.kind == "grid":
+            grid = (levels * steps).reshape(-1, *self.choice.size)
+            return (self.down @ (grid @ self.across.T)).reshape(self.spec.shape)  # pyright: ignore
+        scaled = levels * (steps[self.classes] if steps.ndim else steps)  # pyright: ignore
+        return (scaled @ self.matrix).reshape(self.spec.shape)
 
     def _limit(self, steps: Tensor) -> Tensor:
         """Greatest level whose value the dtype holds: () float32."""
@@ -181,10 +190,9 @@ class LatentTensor(nn.Module):
         if self._final is not None:
             return self._final[0].astype(np.int64), self._final[1]
         decoder = self._decoder(self.step().float())
-        source = self.average if self._decay and float(self.num_updates) > 0 else self.latents
-        rounded = source.float()
+        rounded = self._evaluated().float()
         if decoder is not None:  # the limit is that of the steps as they are written
-            steps = torch.tensor([float(step_of(code)) for code in decoder.step_codes], device=source.device)
+            steps = torch.tensor([float(step_of(code)) for code in decoder.step_codes], device=rounded.device)
             rounded = straight_through_round(rounded, self._limit(steps))
         if not bool(rounded.isfinite().all()) or decoder is None:
             raise InvalidArgument(f"tensor {self.spec.name!r} has latents that are not numbers: its training diverged.")
@@ -227,14 +235,14 @@ class LatentTensor(nn.Module):
         old, _ = self.integers()
         moved = torch.from_numpy(old != levels).to(self.latents.device)
         new = torch.from_numpy(levels.astype(np.float32)).to(self.latents.device)
-        for held in (self.latents, self.average) if self._decay else (self.latents,):
+        for held in self._held():
             held.copy_(torch.where(moved, new, held))
 
     @torch.no_grad()
     def start(self, levels: NDArray[np.int64], decoder: ParameterDecoder, loss: Loss | None) -> None:
         """Start from what a file has: levels, in any shape, a decoder as chosen, and what was lost if that is known."""
         levels = levels.reshape(self.latents.shape)
-        for held in (self.latents, self.average) if self._decay else (self.latents,):
+        for held in self._held():
             held.copy_(torch.from_numpy(levels.astype(np.float32)))
         self.log_step.copy_(_log_steps(decoder).reshape(self.log_step.shape))
         if isinstance(decoder, Kernels) and decoder.matrix is not None:
@@ -248,19 +256,16 @@ class LatentTensor(nn.Module):
         if self.committed:
             return
         levels, decoder = self.integers()
-        settled = torch.from_numpy(levels.astype(np.float32)).to(self.latents.device)
-        for held in (self.latents, self.average) if self._decay else (self.latents,):
-            held.copy_(settled)
-        self.log_step.copy_(_log_steps(decoder).reshape(self.log_step.shape))
-        if self.choice.kind == "matrix":
-            self.matrix.copy_(self.matrix.half())
+        recorded = self._recorded
+        self.start(levels, decoder, None)
+        self._recorded = recorded
 
     @torch.no_grad()
     def reorder(self, axis: int, order: Tensor, repeat: int) -> None:
         """Put the units of an axis, each of `repeat` consecutive indices, in another order."""
         count = self.latents.shape[axis]
         indices = torch.arange(count, device=self.latents.device).reshape(-1, repeat)[order].reshape(-1)
-        for held in (self.latents, self.average) if self._decay else (self.latents,):
+        for held in self._held():
             held.copy_(held.index_select(axis, indices))
         self.density.refresh(self.latents)
 
@@ -273,19 +278,9 @@ class LatentTensor(nn.Module):
             if decoder == now[1] and np.array_equal(levels, now[0]):
                 return loss._replace(bits=bits)
         with torch.no_grad():
-            before = values_of(self._unrounded().reshape(-1)[start : start + values.size])
+            unrounded = self._synthesised(self._evaluated().float(), self.step().float())
+            before = values_of(unrounded.reshape(-1)[start : start + values.size])
         return Loss(ordered_sum((after - before) ** 2), ordered_sum(before * before), bits)
-
-    def _unrounded(self) -> Tensor:
-        """The values that the latents stand for as they are."""
-        steps = self.step().float()
-        source = (self.average if self._decay and float(self.num_updates) > 0 else self.latents).float()
-        if self.choice.kind == "scalar":
-            return source * steps
-        if self.choice.kind == "grid":
-            grid = (source * steps).reshape(-1, *self.choice.size)
-            return self.down @ (grid @ self.across.T)  # pyright: ignore
-        return (source * (steps[self.classes] if steps.ndim else steps)) @ self.matrix  # pyright: ignore
 
 
 def _log_steps(decoder: ParameterDecoder) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 from fewbits.chunk import Chunk, TensorSpec
 from fewbits.errors import Corrupt, InvalidArgument
 from fewbits.method import MethodConfig, Source, Survey, TrainableMethod
-from fewbits.methods.epr.payload import decode_levels
+from fewbits.methods.epr.payload import VERSION, decode_levels
 from fewbits.methods.epr.representation import EprRepresentation, tile_shape
 from fewbits.methods.epr.start import Started, choice_of_decoder, started_from
 from fewbits.methods.lossless import Lossless, code_bits
@@ -150,7 +150,7 @@ class Epr(TrainableMethod):
 
     id = "epr"
     code = 3
-    payload_version = 2
+    payload_version = VERSION
     config_type = EprConfig
 
     def __init__(self, config: EprConfig | None = None) -> None:

@@ -31,6 +31,7 @@ from fewbits.quantize.parameter_decoders import (
     dft,
 )
 
+VERSION = 2  # WIRE: of the payload; a change needs new golden files
 _TABLES, _ADAPTIVE = 0, 1  # WIRE: coders
 _SCALAR, _DFT, _MATRIX, _GRID, _SHARED = range(5)  # WIRE: kinds of decoders, the low bits of a description's first byte
 _ROWS, _SLICES, _IMAGE, _KERNEL_ROWS = 8, 16, 32, 64  # WIRE: the flags above them

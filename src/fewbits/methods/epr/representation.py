@@ -160,10 +160,10 @@ class EprRepresentation(Representation):
     ) -> Chunk:
         payload = encode_levels(levels)
         entropies = [_entropy_bits(each.levels) for each in levels]
-        total = sum(entropies) or 1.0
+        total = sum(entropies)  # above 0: a tensor without elements has no latents
         losses: list[Loss] = []
         for one, each, entropy in zip(latents, levels, entropies, strict=True):
-            share = 8 * len(payload) * (entropy / total if sum(entropies) else 1 / len(levels))
+            share = 8 * len(payload) * entropy / total
             values = decoded_values(each.levels, each.decoder)
             losses.append(one.loss_of(values.reshape(-1), span[0] if span else 0, share))
         id, version, config = self._method.id, self._method.payload_version, self._method.config.to_json()
@@ -196,7 +196,5 @@ def _equal(a: LevelTensor, b: LevelTensor) -> bool:
 
 def _entropy_bits(levels: NDArray[np.int64]) -> float:
     """Zero-order entropy of levels, in bits: what share of a payload is a tensor's."""
-    if not levels.size:
-        return 0.0
     _, counts = np.unique(levels, return_counts=True)
     return float(-(counts * np.log2(counts / levels.size)).sum()) + 1.0

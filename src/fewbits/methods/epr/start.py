@@ -8,7 +8,7 @@ import numpy as np
 from fewbits.chunk import Chunk, Loss
 from fewbits.errors import InvalidArgument
 from fewbits.methods.epr.frames import LevelTensor
-from fewbits.methods.epr.payload import decode_levels
+from fewbits.methods.epr.payload import VERSION, decode_levels
 from fewbits.methods.epr.representation import tile_shape
 from fewbits.nn.latent_tensor import DecoderChoice
 from fewbits.payload import check_version
@@ -34,7 +34,7 @@ def started_from(chunks: Sequence[Chunk]) -> dict[str, Started]:
     for chunk in chunks:
         if chunk.method != "epr":
             raise InvalidArgument(f"a part of the method {chunk.method!r} has no latents of epr.")
-        check_version(chunk, 2)
+        check_version(chunk, VERSION)
         ranges = [(spec, tile_shape(spec, chunk.span)) for spec in chunk.tensors]
         found = decode_levels(chunk.payload, ranges)
         losses = chunk.losses or (None,) * len(found)
