@@ -15,6 +15,7 @@ void bind_body(nb::module_& module);
 void bind_crc(nb::module_& module);
 void bind_fit(nb::module_& module);
 void bind_quantize(nb::module_& module);
+void bind_relax(nb::module_& module);
 
 namespace {
 
@@ -46,4 +47,5 @@ NB_MODULE(_core, module) {
     fewbits::bind_crc(module);
     fewbits::bind_fit(module);
     fewbits::bind_quantize(module);
+    fewbits::bind_relax(module);
 }

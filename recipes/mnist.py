@@ -39,11 +39,23 @@ def inputs_of(images: Tensor) -> Tensor:
     return images.float() / 255
 
 
-def shifted(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Shift images (N, 1, 28, 28) by -1, 0 or 1 pixel both ways, sixteen of them alike."""
-    padded, shifts = pad(images, (1, 1, 1, 1)), torch.randint(3, ((len(images) + 15) // 16, 2), generator=generator)
-    parts = zip(padded.split(16), shifts.tolist(), strict=True)
+_ALIKE = 16
+
+
+def shifts_of(count: int, generator: torch.Generator) -> Tensor:
+    """Draw where to cut (ceil(count / 16), 2) padded images: 0, 1 or 2 down and across; sixteen of them alike."""
+    return torch.randint(3, (-(-count // _ALIKE), 2), generator=generator)
+
+
+def shifted(images: Tensor, shifts: Tensor) -> Tensor:
+    """Shift images (N, 1, 28, 28) by up to a pixel both ways."""
+    parts = zip(pad(images, (1, 1, 1, 1)).split(_ALIKE), shifts.tolist(), strict=True)
     return torch.cat([part[:, :, down : down + 28, right : right + 28] for part, (down, right) in parts])
+
+
+def for_each(shifts: Tensor, count: int) -> Tensor:
+    """Return the shift of each of so many images, (count, 2)."""
+    return shifts.repeat_interleave(_ALIKE, 0)[:count]
 
 
 @torch.no_grad()

@@ -14,13 +14,15 @@ class Row:
     network: "lenet300" or "lenet5" (recipes/models.py).
     nats_per_bit: what a bit may cost of the mean cross-entropy.
     first_steps, decoders: of EprConfig, by tensor.
-    channels, hidden: units that a LeNet5 starts with; the file holds the whole network, the others zero.
+    units: hidden units that training starts with; the file holds the whole network, the others zero.
     shifts: whether training images are shifted by up to a pixel.
     refine: whether the rate-distortion pass follows.
     rate: of EprConfig.
+    distil: the teacher's part of the task loss.
     """
 
     network: str
+    units: tuple[int, ...]
     nats_per_bit: float
     steps: int
     first_steps: Mapping[str, float]
@@ -31,11 +33,10 @@ class Row:
     warm_up: float = 0.2
     flat: float = 0.4
     average: float = 0.995
-    channels: tuple[int, int] = (8, 16)
-    hidden: int = 40
     shifts: bool = True
     refine: bool = True
     rate: str = "adaptive"
+    distil: float = 0.0
     decoders: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
@@ -43,10 +44,24 @@ _LENET300 = {"fc1.weight": 0.25, "*.weight": 0.15, "*": 0.1}
 _LENET5 = {"conv1.weight": 0.25, "fc2.weight": 0.25, "*.weight": 0.15, "*": 0.1}
 
 ROWS: dict[str, Row] = {
-    "lenet300": Row("lenet300", 1.5e-5, 15_000, _LENET300),
+    "lenet300": Row("lenet300", (300, 100), 1.5e-5, 15_000, _LENET300),
     "lenet300_basis": Row(
-        "lenet300", 2.2e-5, 20_000, {"fc1.weight": 0.0625, "*.weight": 0.15, "*": 0.1}, decoders={"fc1.weight": GRID}
+        "lenet300",
+        (300, 100),
+        2.2e-5,
+        20_000,
+        {"fc1.weight": 0.0625, "*.weight": 0.15, "*": 0.1},
+        decoders={"fc1.weight": GRID},
     ),
-    "lenet5": Row("lenet5", 3e-5, 12_000, _LENET5),
-    "lenet5_07pct": Row("lenet5", 6e-6, 12_000, _LENET5, channels=(10, 20), hidden=60),
+    "lenet300_1pct": Row(
+        "lenet300",
+        (300, 100),
+        1.2e-5,
+        25_000,
+        {"fc1.weight": 0.0625, "*.weight": 0.15, "*": 0.1},
+        decoders={"fc1.weight": GRID},
+        distil=0.7,
+    ),
+    "lenet5": Row("lenet5", (8, 16, 40), 3e-5, 12_000, _LENET5),
+    "lenet5_07pct": Row("lenet5", (10, 20, 60), 6e-6, 12_000, _LENET5),
 }

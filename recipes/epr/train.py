@@ -12,26 +12,28 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 
 import fewbits
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import mnist
+from epr import narrow
 from epr.rows import ROWS, Row
-from models import LeNet5, LeNet300
+from models import NETWORKS, UNIT_LAYERS
 
-CHECKPOINT_STEPS = 1000
+CHECKPOINT_STEPS, NARROW_STEPS = 1000, 250
+TEMPERATURE = 3.0
 REFINE_IMAGES, REFINE_BATCH = 10_000, 250
 
 
 def started(row: Row, generator: torch.Generator) -> nn.Module:
-    """The row's network with He's initial weights and zero biases, LeNet5 with the row's units."""
-    network = LeNet300() if row.network == "lenet300" else LeNet5(row.channels, row.hidden)
+    """The row's network, with the units that it starts with, He's initial weights and zero biases."""
+    network = NETWORKS[row.network](row.units)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if parameter.ndim < 2:
@@ -63,22 +65,35 @@ def rate_factor(row: Row, step: int) -> float:
     return max(0.01, 0.5 + 0.5 * math.cos(math.pi * max(0.0, progress)))
 
 
+class Examples(NamedTuple):
+    """Inputs (N, 1, 28, 28) float32, labels (N,) int64, and what the teacher says of each: logits (N, 10) or None."""
+
+    inputs: Tensor
+    labels: Tensor
+    taught: Tensor | None
+
+
 class Run:
     """One training: network, latents, optimizer and the order of the images; all of it in its checkpoint."""
 
-    def __init__(self, row: Row, seed: int, data: Path) -> None:
-        """Start a run."""
-        self.row, self.seed, self.step, self.seconds = row, seed, 0, 0.0
+    def __init__(self, row: Row, seed: int, data: Path, taught: Tensor | None = None) -> None:
+        """Start a run; taught: the teacher's logits, as recipes/epr/teacher.py leaves them."""
+        self.row, self.seed, self.step, self.seconds, self.taught = row, seed, 0, 0.0, taught
         self.train, self.validation = mnist.read(data, "train"), mnist.read(data, "validation")
         self.generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)  # of the noise that densities see
-        self.network = started(row, self.generator).train()
+        self.order = torch.zeros(0, dtype=torch.int64)
+        self.attach(started(row, self.generator))
+
+    def attach(self, network: nn.Module) -> None:
+        """Put latents behind a network, and make their optimizer."""
+        row, self.network = self.row, network.train()
         config = fewbits.EprConfig(
             rate=row.rate, decoders=row.decoders, first_steps=row.first_steps, average=row.average
         )
-        num_weights = sum(parameter.numel() for parameter in self.network.parameters())
+        num_weights = sum(parameter.numel() for parameter in network.parameters())
         self.latents = fewbits.attach(
-            self.network,
+            network,
             fewbits.Epr(config),
             rate_weight=row.nats_per_bit * num_weights,
             warm_up=int(row.warm_up * row.steps),
@@ -86,45 +101,81 @@ class Run:
         )
         groups = self.latents.parameter_groups(row.latent_rate, row.decoder_rate, row.density_rate)
         self.optimizer = torch.optim.Adam(groups, fused=True)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: rate_factor(row, step))
-        self.order = torch.zeros(0, dtype=torch.int64)
+        self.rates = [group["lr"] for group in groups]
 
     def state(self) -> dict[str, Any]:
         """Return all that a run needs to go on."""
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
             "generators": (self.generator.get_state(), torch.get_rng_state()),
             "order": self.order,
+            "units": narrow.units_of(self.network, UNIT_LAYERS[self.row.network]),
             "step": self.step,
             "seconds": self.seconds,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
+        self.attach(NETWORKS[self.row.network](state["units"]))
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
         self.generator.set_state(state["generators"][0])
         torch.set_rng_state(state["generators"][1])
         self.order, self.step, self.seconds = state["order"], state["step"], state["seconds"]
+
+    def examples(self, chosen: Tensor) -> Examples:
+        """Return training images by their indices, (N,), shifted anew if the row has that."""
+        images, labels = self.train.images[chosen], self.train.labels[chosen]
+        shifts = torch.ones(-(-len(images) // 16), 2, dtype=torch.int64)  # as they are
+        if self.row.shifts:
+            shifts = mnist.shifts_of(len(images), self.generator)
+            images = mnist.shifted(images, shifts)
+        taught = None
+        if self.taught is not None:
+            down, across = mnist.for_each(shifts, len(images)).unbind(1)
+            taught = self.taught[down, across, chosen].float()
+        return Examples(mnist.inputs_of(images), labels, taught)
+
+    def task_loss(self, examples: Examples) -> Tensor:
+        """Return the mean cross-entropy; a row with a teacher has part of it from the teacher's softened answers.
+
+        PAPER: Hinton et al. 2015, section 2, gradients of both parts of one size: the teacher's times T squared.
+        """
+        logits = self.network(examples.inputs)
+        loss = cross_entropy(logits, examples.labels)
+        if examples.taught is None:
+            return loss
+        softened = kl_div(
+            log_softmax(logits / TEMPERATURE, 1), softmax(examples.taught / TEMPERATURE, 1), reduction="batchmean"
+        )
+        return (1 - self.row.distil) * loss + self.row.distil * TEMPERATURE**2 * softened
+
+    def narrow(self) -> None:
+        """Leave dead units out of the rest of the training."""
+        live = narrow.live_units(self.network, self.latents)
+        if all(len(units) == group.size for group, units in live):
+            return
+        latents, optimizer = self.latents, self.optimizer
+        self.attach(NETWORKS[self.row.network](narrow.sizes_of(live, UNIT_LAYERS[self.row.network])))
+        narrow.carry(latents, self.latents, live)
+        narrow.carry_moments(latents, optimizer, self.latents, self.optimizer, live)
 
     def advance(self) -> None:
         """Take one training step."""
         if len(self.order) < self.row.batch:
             self.order = torch.randperm(len(self.train.labels), generator=self.generator)
         batch, self.order = self.order[: self.row.batch], self.order[self.row.batch :]
-        images = self.train.images[batch]
-        if self.row.shifts:
-            images = mnist.shifted(images, self.generator)
-        loss = cross_entropy(self.network(mnist.inputs_of(images)), self.train.labels[batch])
-        loss = loss + self.latents.rate_loss()
+        examples = self.examples(batch)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * rate_factor(self.row, self.step)
+        loss = self.task_loss(examples) + self.latents.rate_loss()
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        self.schedule.step()
         self.step += 1
+        if self.step % NARROW_STEPS == 0:
+            self.narrow()
 
     def go(self, checkpoint: Path | None) -> None:
         """Train to the end."""
@@ -134,8 +185,9 @@ class Run:
                 self.advance()
             self.seconds += time.monotonic() - start
             error = mnist.error_of(self.network, self.validation)
+            units = "-".join(map(str, narrow.units_of(self.network, UNIT_LAYERS[self.row.network])))
             print(
-                f"step {self.step}: {self.latents.num_bytes()} B, estimated {float(self.latents.bits()) / 8:.0f} B;"
+                f"step {self.step}: {self.latents.num_bytes()} B, units {units},"
                 f" validation error {error:.2f} %; {self.seconds:.0f} s",
                 flush=True,
             )
@@ -147,14 +199,8 @@ class Run:
 
 def refined(run: Run) -> None:
     """Trade training loss for bits once more, on the first images of the training split, shifted as in training."""
-    some = run.train.images[:REFINE_IMAGES]
-    images = (mnist.shifted(some, run.generator) if run.row.shifts else some).split(REFINE_BATCH)
-    labels = run.train.labels[:REFINE_IMAGES].split(REFINE_BATCH)
-
-    def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
-        return cross_entropy(run.network(mnist.inputs_of(batch[0])), batch[1])
-
-    done = run.latents.refine(list(zip(images, labels, strict=True)), loss, batch_size=REFINE_BATCH)
+    batches = [run.examples(chosen) for chosen in torch.arange(REFINE_IMAGES).split(REFINE_BATCH)]
+    done = run.latents.refine(batches, run.task_loss, batch_size=REFINE_BATCH)
     print(
         f"refined: {done.bytes_before} to {done.bytes_after} B, loss {done.loss_before:.4f} to {done.loss_after:.4f},"
         f" {done.num_moves} moves",
@@ -164,23 +210,14 @@ def refined(run: Run) -> None:
 
 def whole(run: Run) -> nn.Module:
     """The row's network at its full size, attached, with what the run has trained; its other units zero."""
-    if run.row.network != "lenet5":
-        return run.network
-    tensors, _ = run.latents.finished()
-    network = LeNet5()
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            small = tensors[name]
-            parameter.zero_()
-            if name == "fc1.weight":
-                part = small.reshape(small.shape[0], -1, 16)
-                parameter.reshape(500, 50, 16)[: part.shape[0], : part.shape[1]] = part
-            else:
-                parameter[tuple(slice(side) for side in small.shape)] = small
-    # The steps of the run, so that the latents are the very integers again.
-    steps = {one.spec.name: float(one.exact_step()) for one in run.latents.representation.latent_tensors()}
-    fewbits.attach(network, fewbits.Epr(fewbits.EprConfig(first_steps=steps)), rate_weight=0.0)
-    return network.eval()
+    latents = run.latents.state_dict()["representation"]
+    run.attach(NETWORKS[run.row.network]())
+    own = run.latents.state_dict()
+    own["representation"] = {
+        name: narrow.spread(latents[name], value.shape) for name, value in own["representation"].items()
+    }
+    run.latents.load_state_dict(own)
+    return run.network.eval()
 
 
 def main() -> None:
@@ -191,11 +228,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", type=Path, help="folder of checkpoints")
+    parser.add_argument("--teacher", type=Path, help="what recipes/epr/teacher.py left, for a row with a teacher")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="another value of a setting (JSON)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     changed = {name: json.loads(value) for name, _, value in (item.partition("=") for item in options.set)}
-    run = Run(Row(**{**vars(ROWS[options.row]), **changed}), options.seed, options.data)
+    row = Row(**{**vars(ROWS[options.row]), **changed})
+    if row.distil and options.teacher is None:
+        parser.error(f"row {options.row} has a teacher: run recipes/epr/teacher.py, and give its file as --teacher")
+    run = Run(row, options.seed, options.data, torch.load(options.teacher) if row.distil else None)
     checkpoint = None
     if options.resume is not None:
         options.resume.mkdir(parents=True, exist_ok=True)
@@ -210,7 +251,7 @@ def main() -> None:
     network = whole(run)
     print("saving", flush=True)
     report = fewbits.save(network, options.out, bare=True)
-    loaded = fewbits.load(options.out, into=(LeNet300 if run.row.network == "lenet300" else LeNet5)())
+    loaded = fewbits.load(options.out, into=NETWORKS[run.row.network]())
     print(
         json.dumps(
             {
@@ -219,6 +260,7 @@ def main() -> None:
                 **changed,
                 "bytes": report.size,
                 "validation_error_percent": round(mnist.error_of(loaded, run.validation), 2),
+                "training_error_percent": round(mnist.error_of(loaded, run.train), 2),
                 "training_seconds": round(run.seconds),
             }
         )

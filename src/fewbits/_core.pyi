@@ -148,3 +148,28 @@ def field_integers(
     integers: NDArray[np.uint32 | np.int64],
 ) -> None:
     """Fill the integers that stand for floats (R, n), without the lowest `drops` (R,) bits; int64 for 64-bit floats."""
+
+# training steps: arrays of one size, contiguous
+
+def relax(
+    latents: NDArray[np.float32],
+    first: NDArray[np.float32],
+    further: float,
+    step: float,
+    limit: float,
+    num_threads: int,
+    values: NDArray[np.float32],
+    slopes: NDArray[np.float32],
+) -> float:
+    """Fill in the values of rounded latents and the slopes of their bits; returns the bits beyond those of zeros."""
+
+def relax_backward(
+    values: NDArray[np.float32],
+    value_gradients: NDArray[np.float32],
+    slopes: NDArray[np.float32],
+    step: float,
+    bits_gradient: float,
+    num_threads: int,
+    gradients: NDArray[np.float32],
+) -> float:
+    """Fill in the gradients of latents; returns the sum of values × their gradients."""

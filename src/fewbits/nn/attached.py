@@ -105,7 +105,9 @@ class Attached:
 
     def _before_forward(self, module: nn.Module, arguments: Any) -> None:
         # Whatever its carrier's mode: part of a module may be set to eval.
-        self.representation.train(module.training or self._relaxed)
+        mode = module.training or self._relaxed
+        if self.representation.training != mode:
+            self.representation.train(mode)
         draw: Reconstruction = self.representation()
         self._draw, self._last_bits = draw, draw.bits
         self._without_gradient = module.training and not torch.is_grad_enabled()

@@ -44,7 +44,6 @@ class LatentTensor(nn.Module):
     """
 
     average: Tensor
-    num_updates: Tensor
 
     def __init__(
         self,
@@ -65,7 +64,7 @@ class LatentTensor(nn.Module):
         """
         super().__init__()
         self.spec, self.choice = spec, choice
-        self._dtype, self._decay = tensor.dtype, decay
+        self.dtype, self._decay = tensor.dtype, decay
         self._range = min(float(torch.finfo(tensor.dtype).max), LARGEST)
         self._set_bases(tensor)
         device = tensor.device
@@ -79,7 +78,7 @@ class LatentTensor(nn.Module):
         self.latents = nn.Parameter(scaled)
         self.density = density(scaled).to(device)
         self.register_buffer("average", scaled.clone() if decay else torch.zeros(0, device=device))
-        self.register_buffer("num_updates", torch.zeros((), device=device))
+        self.averages = False  # whether the average has been told of any latents
         self._final: tuple[NDArray[np.int32], ParameterDecoder] | None = None
         self._recorded: tuple[NDArray[np.int64], ParameterDecoder, Loss] | None = None
 
@@ -126,7 +125,7 @@ class LatentTensor(nn.Module):
 
     def step(self) -> Tensor:
         """Return the quantiser's step, () float32, or that of each frequency."""
-        return self.log_step.clamp(-_LOG_STEP_REACH, _LOG_STEP_REACH).exp()
+        return step_of_log(self.log_step)
 
     def _held(self) -> tuple[Tensor, ...]:
         """What has a value for each latent: the latents, and their average if there is one."""
@@ -134,7 +133,7 @@ class LatentTensor(nn.Module):
 
     def _evaluated(self) -> Tensor:
         """What is rounded for evaluation and for files: the average, once there is one."""
-        return self.average if self._decay and float(self.num_updates) > 0 else self.latents
+        return self.average if self.averages else self.latents
 
     @property
     def committed(self) -> bool:
@@ -144,13 +143,18 @@ class LatentTensor(nn.Module):
     def relaxed(self) -> tuple[Tensor, Tensor]:
         """Return straight-through values, and the bits () of the latents as their entropy model sees them."""
         steps = self.step()
-        values = self._synthesised(straight_through_round(self.latents, self._limit(steps)), steps)
+        values = self.synthesised(straight_through_round(self.latents, self.limit(steps)), steps)
         noisy = add_uniform_noise(self.latents) if self.density.takes_noise else self.latents
-        return values.to(self._dtype), self.density.total_bits(noisy)
+        return values.to(self.dtype), self.density.total_bits(noisy)
 
-    def _synthesised(self, levels: Tensor, steps: Tensor) -> Tensor:
-        """Values of levels, rounded or not, in the tensor's shape: float arithmetic, for training and for records."""
-        if self.choice.kind == "scalar":
+    @property
+    def is_scalar(self) -> bool:
+        """Whether a value is a level times the step."""
+        return self.choice.kind == "scalar"
+
+    def synthesised(self, levels: Tensor, steps: Tensor) -> Tensor:
+        """Return values of levels, rounded or not, in the tensor's shape: float arithmetic, to train and to record."""
+        if self.is_scalar:
             return levels * steps
         if self.choice.kind == "grid":
             grid = (levels * steps).reshape(-1, *self.choice.size)
@@ -158,8 +162,8 @@ class LatentTensor(nn.Module):
         scaled = levels * (steps[self.classes] if steps.ndim else steps)  # pyright: ignore
         return (scaled @ self.matrix).reshape(self.spec.shape)
 
-    def _limit(self, steps: Tensor) -> Tensor:
-        """Greatest level whose value the dtype holds: () float32."""
+    def limit(self, steps: Tensor) -> Tensor:
+        """Return the greatest level whose value the dtype holds: () float32."""
         gain = self._gain
         if self.choice.kind == "matrix":
             gain = self.matrix.detach().abs().sum(0).max()
@@ -167,18 +171,12 @@ class LatentTensor(nn.Module):
         slack = 1.0 if self.choice.kind == "scalar" else 1.01
         return (self._range / (slack * gain * steps.detach().max())).floor().clamp(max=_MOST_LEVEL)
 
-    @torch.no_grad()
-    def update(self, refresh: bool) -> None:
-        """Take the latents of a training step into their average; with `refresh`, count them anew for their rate."""
-        if self.committed:
-            return
-        if self._decay:
-            # The first latents count for little: the average of n of them starts with n / 10.
-            self.num_updates += 1
-            decay = ((self.num_updates + 1) / (self.num_updates + 10)).clamp(max=self._decay)
-            self.average.lerp_(self.latents, (1 - decay).to(self.average.dtype))
-        if refresh:
-            self.density.refresh(self.latents)
+    def scalar_limit(self, step: float) -> float:
+        """Return `limit` of a scalar decoder, for a step above 0 or one that is not a number."""
+        if not step > 0:
+            return math.nan
+        # NUMERICS: a quotient of floats is rounded in float64 without harm to its rounding in float32.
+        return float(math.floor(np.float32(min(self._range / step, float(_MOST_LEVEL)))))
 
     @torch.no_grad()
     def integers(self) -> tuple[NDArray[np.int64], ParameterDecoder]:
@@ -193,7 +191,7 @@ class LatentTensor(nn.Module):
         rounded = self._evaluated().float()
         if decoder is not None:  # the limit is that of the steps as they are written
             steps = torch.tensor([float(step_of(code)) for code in decoder.step_codes], device=rounded.device)
-            rounded = straight_through_round(rounded, self._limit(steps))
+            rounded = straight_through_round(rounded, self.limit(steps))
         if not bool(rounded.isfinite().all()) or decoder is None:
             raise InvalidArgument(f"tensor {self.spec.name!r} has latents that are not numbers: its training diverged.")
         return rounded.cpu().numpy().astype(np.int64), decoder
@@ -278,9 +276,14 @@ class LatentTensor(nn.Module):
             if decoder == now[1] and np.array_equal(levels, now[0]):
                 return loss._replace(bits=bits)
         with torch.no_grad():
-            unrounded = self._synthesised(self._evaluated().float(), self.step().float())
+            unrounded = self.synthesised(self._evaluated().float(), self.step().float())
             before = values_of(unrounded.reshape(-1)[start : start + values.size])
         return Loss(ordered_sum((after - before) ** 2), ordered_sum(before * before), bits)
+
+
+def step_of_log(log_step: Tensor) -> Tensor:
+    """Return the quantiser's step (...) of its logarithm (...)."""
+    return log_step.clamp(-_LOG_STEP_REACH, _LOG_STEP_REACH).exp()
 
 
 def _log_steps(decoder: ParameterDecoder) -> Tensor:

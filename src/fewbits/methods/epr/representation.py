@@ -16,6 +16,7 @@ from fewbits.methods.epr.payload import encode_levels
 from fewbits.methods.epr.tidy import tidy_units
 from fewbits.methods.lossless import code_bits
 from fewbits.nn.latent_tensor import LatentTensor, decoded_values
+from fewbits.nn.relaxed import relaxed
 from fewbits.nn.units import UnitGroup
 from fewbits.plan import group_network, tiles
 from fewbits.tensors import bits_of, from_bits, lossy_values, spec_of
@@ -68,26 +69,37 @@ class EprRepresentation(Representation):
             values |= {latents.spec.name: latents.exact() for latents in self.latent_tensors()}
             written = sum(len(chunk.payload) for unit in self._units() for chunk in self._lossy(unit))
             return Reconstruction(values, torch.tensor(self._exact_bits + 8 * written))
+        open_latents = [latents for latents in self.latent_tensors() if not latents.committed]
         bits = torch.tensor(self._exact_bits, dtype=torch.float32)
+        if open_latents:
+            relaxed_values, relaxed_bits = relaxed(open_latents)
+            bits = bits.to(relaxed_bits.device) + relaxed_bits
+            values |= zip((latents.spec.name for latents in open_latents), relaxed_values, strict=True)
         for latents in self.latent_tensors():
             if latents.committed:
                 values[latents.spec.name] = latents.exact()
                 with torch.no_grad():
-                    tensor_bits = latents.density.total_bits(
-                        torch.from_numpy(latents.integers()[0]).to(latents.latents)
-                    )
-            else:
-                values[latents.spec.name], tensor_bits = latents.relaxed()
-            bits = bits.to(tensor_bits.device) + tensor_bits
+                    levels = torch.from_numpy(latents.integers()[0]).to(latents.latents)
+                    bits = bits.to(levels.device) + latents.density.total_bits(levels)
         return Reconstruction(values, bits)
 
+    @torch.no_grad()
     def update(self) -> None:
         """Average the latents and, now and then, count them anew: once for each training step."""
         refresh = self._num_updates % self._method.settings.refresh == 0
         self._num_updates += 1
         self.num_updates += 1
-        for latents in self.latent_tensors():
-            latents.update(refresh)
+        held = [latents for latents in self.latent_tensors() if not latents.committed]
+        if self._method.settings.average:
+            # The first latents count for little: the average of n of them starts with n / 10.
+            decay = min(self._method.settings.average, (self._num_updates + 1) / (self._num_updates + 10))
+            for latents in held:
+                latents.average.lerp_(latents.latents, 1 - decay)
+            if self._num_updates == 1:
+                self._mark_averages()
+        if refresh:
+            for latents in held:
+                latents.density.refresh(latents.latents)
 
     def owner_of(self, name: str) -> str:
         """Return the tensor that a parameter is of."""
@@ -112,6 +124,11 @@ class EprRepresentation(Representation):
     def _load_from_state_dict(self, *arguments: Any, **named: Any) -> None:
         super()._load_from_state_dict(*arguments, **named)
         self._num_updates = int(self.num_updates)
+        self._mark_averages()
+
+    def _mark_averages(self) -> None:
+        for latents in self.latent_tensors():
+            latents.averages = bool(self._method.settings.average and self._num_updates)
 
     def commit(self, step: str) -> None:
         """Make one tensor's levels and decoder final."""
