@@ -23,11 +23,13 @@ BATCH = 64
 
 
 def write_data(path: Path) -> None:
-    """Write images (1797, 8, 8) uint8, labels (1797,) uint8, test (1797,) bool."""
+    """Write pixels (64, 1797) uint8, labels (1797,) uint8, test (1797,) bool: by label and by pixel they deflate best."""
     source = load_scikit_digits()
     test = np.zeros(len(source.target), dtype=bool)
     test[np.random.default_rng(SEED).permutation(len(test))[:NUM_TEST]] = True
-    np.savez_compressed(path, images=source.images.astype(np.uint8), labels=source.target.astype(np.uint8), test=test)
+    order = np.argsort(source.target, kind="stable")
+    pixels = np.ascontiguousarray(source.images.astype(np.uint8)[order].reshape(-1, 64).T)
+    np.savez_compressed(path, pixels=pixels, labels=source.target.astype(np.uint8)[order], test=test[order])
 
 
 def train() -> DigitsNetwork:
@@ -54,9 +56,9 @@ if __name__ == "__main__":
     network = train()
     with torch.no_grad():
         for tensor in network.state_dict().values():
-            # To five significant bits: nothing to the network, and half of the file in a wheel, which is deflated.
+            # To four significant bits: next to nothing to the network, and most of the file in a wheel, which is deflated.
             mantissa, exponent = torch.frexp(tensor)
-            tensor.copy_(torch.ldexp((mantissa * 32).round() / 32, exponent))
+            tensor.copy_(torch.ldexp((mantissa * 16).round() / 16, exponent))
     for name, digits in zip(("train", "test"), load_digits(), strict=True):
         print(f"{name} accuracy {accuracy(network, digits):.4f}")
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}

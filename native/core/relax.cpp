@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <vector>
 
 #include "parallel.h"
@@ -56,20 +56,24 @@ double summed(size_t start, size_t stop, const Each& each) {
     return sum;
 }
 
-// Pieces on threads, their sums added in order.
-template <class Each>
-double summed_on_threads(size_t count, size_t num_threads, const Each& each) {
+// Pieces on threads, their sums added in order. Not a template: threads take many instructions to start.
+double on_pieces(size_t count, size_t num_threads, const std::function<double(size_t, size_t)>& sum_of) {
     const size_t num_pieces = (count + kRelaxPiece - 1) / kRelaxPiece;
-    const size_t used = std::max<size_t>(1, std::min(num_threads, num_pieces));
     std::vector<double> sums(num_pieces);
+    const size_t used = std::max<size_t>(1, std::min(num_threads, num_pieces));
     on_threads(used, [&](size_t thread) {
         for (size_t piece = thread; piece < num_pieces; piece += used) {
-            sums[piece] = summed(piece * kRelaxPiece, std::min(count, (piece + 1) * kRelaxPiece), each);
+            sums[piece] = sum_of(piece * kRelaxPiece, std::min(count, (piece + 1) * kRelaxPiece));
         }
     });
     double sum = 0;
     for (const double part : sums) sum += part;
     return sum;
+}
+
+template <class Each>
+double summed_on_threads(size_t count, size_t num_threads, const Each& each) {
+    return on_pieces(count, num_threads, [&](size_t start, size_t stop) { return summed(start, stop, each); });
 }
 
 }  // namespace

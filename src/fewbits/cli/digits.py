@@ -15,7 +15,7 @@ from torch.nn.functional import dropout
 
 DATA_FILE = Path(__file__).with_name("digits.npz")
 NETWORK_FILE = Path(__file__).with_name("digits_network.safetensors")
-MAX_PIXEL = 16  # images hold 0..16
+MAX_PIXEL = 16  # pixels are 0..16
 WIDTHS = (64, 192, 96, 10)
 
 
@@ -44,7 +44,7 @@ class DigitsNetwork(nn.Module):
 def load_digits() -> tuple[Digits, Digits]:
     """Return the training and the test half (1,297 and 500 images); the split is stored with the data."""
     with np.load(DATA_FILE) as data:
-        images = torch.from_numpy(data["images"].astype(np.float32).reshape(-1, WIDTHS[0]) / MAX_PIXEL)
+        images = torch.from_numpy(data["pixels"].T.astype(np.float32) / MAX_PIXEL)
         labels = torch.from_numpy(data["labels"].astype(np.int64))
         test = torch.from_numpy(data["test"])
     return Digits(images[~test], labels[~test]), Digits(images[test], labels[test])
