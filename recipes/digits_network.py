@@ -23,7 +23,7 @@ BATCH = 64
 
 
 def write_data(path: Path) -> None:
-    """Write pixels (64, 1797) uint8, labels (1797,) uint8, test (1797,) bool: by label and by pixel they deflate best."""
+    """Write pixels (64, 1797) uint8, labels (1797,) uint8, test (1797,) bool, in an order that deflates well."""
     source = load_scikit_digits()
     test = np.zeros(len(source.target), dtype=bool)
     test[np.random.default_rng(SEED).permutation(len(test))[:NUM_TEST]] = True
@@ -56,7 +56,7 @@ if __name__ == "__main__":
     network = train()
     with torch.no_grad():
         for tensor in network.state_dict().values():
-            # To four significant bits: next to nothing to the network, and most of the file in a wheel, which is deflated.
+            # To four significant bits: next to nothing to the network, and most of its file in a deflated wheel.
             mantissa, exponent = torch.frexp(tensor)
             tensor.copy_(torch.ldexp((mantissa * 16).round() / 16, exponent))
     for name, digits in zip(("train", "test"), load_digits(), strict=True):

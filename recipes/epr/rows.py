@@ -41,27 +41,15 @@ class Row:
 
 
 _LENET300 = {"fc1.weight": 0.25, "*.weight": 0.15, "*": 0.1}
+_ON_GRID = {"fc1.weight": 0.0625, "*.weight": 0.15, "*": 0.1}
 _LENET5 = {"conv1.weight": 0.25, "fc2.weight": 0.25, "*.weight": 0.15, "*": 0.1}
+_DFT = {"conv1.weight": "dft", "conv2.weight": "dft"}
 
 ROWS: dict[str, Row] = {
-    "lenet300": Row("lenet300", (300, 100), 1.5e-5, 15_000, _LENET300),
-    "lenet300_basis": Row(
-        "lenet300",
-        (300, 100),
-        2.2e-5,
-        20_000,
-        {"fc1.weight": 0.0625, "*.weight": 0.15, "*": 0.1},
-        decoders={"fc1.weight": GRID},
-    ),
-    "lenet300_1pct": Row(
-        "lenet300",
-        (300, 100),
-        1.2e-5,
-        25_000,
-        {"fc1.weight": 0.0625, "*.weight": 0.15, "*": 0.1},
-        decoders={"fc1.weight": GRID},
-        distil=0.7,
-    ),
-    "lenet5": Row("lenet5", (8, 16, 40), 3e-5, 12_000, _LENET5),
-    "lenet5_07pct": Row("lenet5", (10, 20, 60), 6e-6, 12_000, _LENET5),
+    "lenet300": Row("lenet300", (300, 100), 1.4e-5, 40_000, _LENET300),
+    "lenet300_basis": Row("lenet300", (300, 100), 2.3e-5, 40_000, _ON_GRID, decoders={"fc1.weight": GRID}),
+    "lenet300_1pct": Row("lenet300", (300, 100), 8.5e-6, 40_000, _ON_GRID, decoders={"fc1.weight": GRID}, distil=0.7),
+    "lenet5": Row("lenet5", (8, 16, 40), 2.2e-5, 12_000, _LENET5),
+    "lenet5_dft": Row("lenet5", (8, 16, 40), 2.2e-5, 12_000, _LENET5, decoders=_DFT),
+    "lenet5_07pct": Row("lenet5", (10, 20, 60), 5.5e-6, 12_000, _LENET5),
 }

@@ -3,7 +3,8 @@
     python recipes/epr/train.py ROW --data DIR --out FILE.fewbits [--seed 0] [--resume FOLDER]
 
 ROW is one of recipes/epr/rows.py. With --resume the run leaves a checkpoint in that folder every 1,000 steps and goes
-on from there. Prints validation errors only: the test set is for recipes/evaluate.py.
+on from there. Prints validation errors only: the test set is for recipes/evaluate.py. Beside FILE.fewbits it leaves
+FILE.json: what the run was, and what came out.
 """
 
 import argparse
@@ -40,7 +41,7 @@ def started(row: Row, generator: torch.Generator) -> nn.Module:
                 parameter.zero_()
                 continue
             grid = row.decoders.get(name)
-            if grid is not None and grid["kind"] == "grid":
+            if isinstance(grid, dict):
                 parameter.copy_(on_grid(parameter.shape[0], grid, generator))
             else:
                 fan_in = parameter[0].numel()
@@ -249,22 +250,23 @@ def main() -> None:
         refined(run)
     run.seconds += time.monotonic() - start
     network = whole(run)
-    print("saving", flush=True)
+    run.network.eval()(mnist.inputs_of(run.validation.images[:1]))
+    estimated = float(run.latents.bits())
     report = fewbits.save(network, options.out, bare=True)
     loaded = fewbits.load(options.out, into=NETWORKS[run.row.network]())
-    print(
-        json.dumps(
-            {
-                "row": options.row,
-                "seed": options.seed,
-                **changed,
-                "bytes": report.size,
-                "validation_error_percent": round(mnist.error_of(loaded, run.validation), 2),
-                "training_error_percent": round(mnist.error_of(loaded, run.train), 2),
-                "training_seconds": round(run.seconds),
-            }
-        )
-    )
+    found = {
+        "row": options.row,
+        "seed": options.seed,
+        "settings": changed,
+        "bytes": report.size,
+        "estimated_bits": round(estimated),
+        "actual_bits": report.actual_bits,
+        "validation_error_percent": round(mnist.error_of(loaded, run.validation), 2),
+        "training_error_percent": round(mnist.error_of(loaded, run.train), 2),
+        "training_seconds": round(run.seconds),
+    }
+    options.out.with_suffix(".json").write_text(json.dumps(found) + "\n", encoding="utf8")
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
