@@ -16,7 +16,7 @@ class Row:
     first_steps, decoders: of EprConfig, by tensor.
     units: hidden units that training starts with; the file holds the whole network, the others zero.
     shifts: whether training images are shifted by up to a pixel.
-    refine: whether the rate-distortion pass follows.
+    refine: training images of the rate-distortion pass that follows; 0 for none.
     rate: of EprConfig.
     distil: the teacher's part of the task loss.
     """
@@ -34,7 +34,7 @@ class Row:
     flat: float = 0.4
     average: float = 0.995
     shifts: bool = True
-    refine: bool = True
+    refine: int = 50_000
     rate: str = "adaptive"
     distil: float = 0.0
     decoders: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -49,7 +49,7 @@ ROWS: dict[str, Row] = {
     "lenet300": Row("lenet300", (300, 100), 1.4e-5, 40_000, _LENET300),
     "lenet300_basis": Row("lenet300", (300, 100), 2.3e-5, 40_000, _ON_GRID, decoders={"fc1.weight": GRID}),
     "lenet300_1pct": Row("lenet300", (300, 100), 8.5e-6, 40_000, _ON_GRID, decoders={"fc1.weight": GRID}, distil=0.7),
-    "lenet5": Row("lenet5", (8, 16, 40), 2.2e-5, 12_000, _LENET5),
-    "lenet5_dft": Row("lenet5", (8, 16, 40), 2.2e-5, 12_000, _LENET5, decoders=_DFT),
-    "lenet5_07pct": Row("lenet5", (10, 20, 60), 5.5e-6, 12_000, _LENET5),
+    "lenet5": Row("lenet5", (8, 16, 40), 2.2e-5, 12_000, _LENET5, refine=20_000),
+    "lenet5_dft": Row("lenet5", (8, 16, 40), 2.2e-5, 12_000, _LENET5, refine=20_000, decoders=_DFT),
+    "lenet5_07pct": Row("lenet5", (10, 20, 60), 5.5e-6, 12_000, _LENET5, refine=20_000),
 }

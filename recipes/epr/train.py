@@ -29,7 +29,7 @@ from models import NETWORKS, UNIT_LAYERS
 
 CHECKPOINT_STEPS, NARROW_STEPS = 1000, 250
 TEMPERATURE = 3.0
-REFINE_IMAGES, REFINE_BATCH = 10_000, 250
+REFINE_BATCH = 250
 
 
 def started(row: Row, generator: torch.Generator) -> nn.Module:
@@ -200,7 +200,7 @@ class Run:
 
 def refined(run: Run) -> None:
     """Trade training loss for bits once more, on the first images of the training split, shifted as in training."""
-    batches = [run.examples(chosen) for chosen in torch.arange(REFINE_IMAGES).split(REFINE_BATCH)]
+    batches = [run.examples(chosen) for chosen in torch.arange(run.row.refine).split(REFINE_BATCH)]
     done = run.latents.refine(batches, run.task_loss, batch_size=REFINE_BATCH)
     print(
         f"refined: {done.bytes_before} to {done.bytes_after} B, loss {done.loss_before:.4f} to {done.loss_after:.4f},"

@@ -113,7 +113,8 @@ def _ranked(
         by = -levels.sign()
         # PAPER: a second-order expansion with the Fisher diagonal, as in optimal brain damage (LeCun et al. 1990).
         # Gradients of batches scatter by 1 / batch size of the Fisher matrix: times the size gives it back.
-        rise = slope * by + 0.5 * batch_size * square
+        # A slope that promises a lower loss is not believed: among thousands those that overfit would be chosen.
+        rise = (slope * by).clamp(min=0) + 0.5 * batch_size * square
         best = torch.where(by == 0, -math.inf, price * (bits(levels) - bits(levels + by)) - rise)
         flat = best.reshape(-1)
         chosen = torch.nonzero(flat > 0).reshape(-1)
