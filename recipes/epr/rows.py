@@ -50,6 +50,13 @@ ROWS: dict[str, Row] = {
     "lenet300_basis": Row("lenet300", (300, 100), 2.3e-5, 40_000, _ON_GRID, decoders={"fc1.weight": GRID}),
     "lenet300_1pct": Row("lenet300", (300, 100), 8.5e-6, 40_000, _ON_GRID, decoders={"fc1.weight": GRID}, distil=0.7),
     "lenet5": Row("lenet5", (8, 16, 40), 2.2e-5, 12_000, _LENET5, refine=20_000),
+    # The paper's own: learned densities, no augmentation, no pass at the end. Learning rates are ours; it gives none.
+    "lenet300_paper": Row(
+        "lenet300", (300, 100), 2.5e-6, 10_000, _LENET300, shifts=False, refine=0, rate="deep_factorized"
+    ),
+    "lenet5_paper": Row(
+        "lenet5", (8, 16, 40), 5e-6, 10_000, _LENET5, shifts=False, refine=0, rate="deep_factorized", decoders=_DFT
+    ),
     "lenet5_dft": Row("lenet5", (8, 16, 40), 2.2e-5, 12_000, _LENET5, refine=20_000, decoders=_DFT),
     "lenet5_07pct": Row("lenet5", (10, 20, 60), 5.5e-6, 12_000, _LENET5, refine=20_000),
 }
