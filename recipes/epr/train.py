@@ -249,9 +249,8 @@ def main() -> None:
     if run.row.refine:
         refined(run)
     run.seconds += time.monotonic() - start
+    estimated = 8 * run.latents.num_bytes()
     network = whole(run)
-    run.network.eval()(mnist.inputs_of(run.validation.images[:1]))
-    estimated = float(run.latents.bits())
     report = fewbits.save(network, options.out, bare=True)
     loaded = fewbits.load(options.out, into=NETWORKS[run.row.network]())
     found = {
@@ -259,7 +258,7 @@ def main() -> None:
         "seed": options.seed,
         "settings": changed,
         "bytes": report.size,
-        "estimated_bits": round(estimated),
+        "estimated_bits": estimated,
         "actual_bits": report.actual_bits,
         "validation_error_percent": round(mnist.error_of(loaded, run.validation), 2),
         "training_error_percent": round(mnist.error_of(loaded, run.train), 2),
