@@ -45,7 +45,16 @@ def encode_levels(tensors: Sequence[LevelTensor]) -> bytes:
     tables = _encode(tensors, [framed(t.shape, t.decoder, None) for t in tensors], _TABLES)
     if len(tables) > _MOST_ADAPTIVE:
         return tables
-    adaptive = _encode(tensors, [_best_frame(tensor) for tensor in tensors], _ADAPTIVE)
+    frames = [_best_frame(tensor) for tensor in tensors]
+    adaptive = _encode(tensors, frames, _ADAPTIVE)
+    # What suits a tensor alone may not suit it beside the others, from which the coder has learned by then.
+    for position, tensor in enumerate(tensors):
+        plain = framed(tensor.shape, tensor.decoder, None)
+        if frames[position] != plain:
+            others = [*frames[:position], plain, *frames[position + 1 :]]
+            shorter = _encode(tensors, others, _ADAPTIVE)
+            if len(shorter) < len(adaptive):
+                frames, adaptive = others, shorter
     return min(tables, adaptive, key=len)
 
 
