@@ -126,7 +126,8 @@ def test_levels_and_decoders_come_back_by_both_coders(tensors: list[LevelTensor]
 
 def test_a_frame_that_suits_a_tensor_alone_is_weighed_beside_the_others() -> None:
     generator = np.random.default_rng(5)
-    sparse = [np.where(generator.random(shape) < 0.1, 1, 0) for shape in ((60, 90), (52, 100), (10, 52))]
+    often = [np.linspace(0.4, 0, columns) ** 2 for columns in (90, 100, 52)]  # by column, as units are sorted
+    sparse = [(generator.random((60, len(each))) < each).astype(np.int64) for each in often]
     tensors = [LevelTensor(levels.shape, levels, Scalar((0,))) for levels in sparse]
     plain = [framed(tensor.shape, tensor.decoder, None) for tensor in tensors]
     images = framed(tensors[1].shape, tensors[1].decoder, (10, 10))  # which its rows are not
