@@ -19,6 +19,7 @@ class Row:
     refine: training images of the rate-distortion pass that follows; 0 for none.
     rate: of EprConfig.
     distil: the teacher's part of the task loss.
+    budget: bytes of the file's parts to steer to instead; nats_per_bit is where the search starts.
     """
 
     network: str
@@ -37,6 +38,7 @@ class Row:
     refine: int = 50_000
     rate: str = "adaptive"
     distil: float = 0.0
+    budget: int = 0
     decoders: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 

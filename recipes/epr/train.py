@@ -97,6 +97,8 @@ class Run:
             network,
             fewbits.Epr(config),
             rate_weight=row.nats_per_bit * num_weights,
+            budget=row.budget or None,
+            num_steps=row.steps if row.budget else None,
             warm_up=int(row.warm_up * row.steps),
             seed=0,
         )
@@ -201,7 +203,7 @@ class Run:
 def refined(run: Run) -> None:
     """Trade training loss for bits once more, on the first images of the training split, shifted as in training."""
     batches = [run.examples(chosen) for chosen in torch.arange(run.row.refine).split(REFINE_BATCH)]
-    done = run.latents.refine(batches, run.task_loss, batch_size=REFINE_BATCH)
+    done = run.latents.refine(batches, run.task_loss, batch_size=REFINE_BATCH, budget=run.row.budget or None)
     print(
         f"refined: {done.bytes_before} to {done.bytes_after} B, loss {done.loss_before:.4f} to {done.loss_after:.4f},"
         f" {done.num_moves} moves",

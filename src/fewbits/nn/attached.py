@@ -208,7 +208,7 @@ class Attached:
             batches: of training data, of one size, gone through again and again: some thousand examples are plenty.
             loss: mean task loss of a batch, () tensor, computed with the attached module.
             batch_size: examples in a batch.
-            budget: bytes of a file's parts that the result must fit in.
+            budget: bytes of a file's parts that the result must fit in; what fits already is left as it is.
 
         Raises:
             InvalidArgument: there are no batches, or the method's latents are not levels.

@@ -15,6 +15,8 @@ _FIRST = 0.15  # of the run: before, a network is still finding out what it need
 _EXCESS, _POWER = 0.11, 1.2
 # Of the logarithm of the weight, for each update: sizes go with about its power -1/2, and follow after some updates.
 _GAIN = 0.35
+# Updates by which the trend of the excess is followed: sizes go on falling for a while, and hardly grow again.
+_AHEAD = 5.0
 _LARGEST_MOVE = 0.5
 _AIM = 1.0  # of the budget
 
@@ -34,6 +36,7 @@ class RateControl(nn.Module):
 
     step: Tensor  # () int64: training steps so far
     log_weight: Tensor  # () float64
+    excess: Tensor  # () float64, logarithm: of the last size over what it should have been then
 
     def __init__(self, rate_weight: float, warm_up: int, budget: Budget | None) -> None:
         """Start with a weight, of at least 0, or above 0 with a budget.
@@ -54,6 +57,7 @@ class RateControl(nn.Module):
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         log_weight = math.log(rate_weight) if rate_weight else -math.inf
         self.register_buffer("log_weight", torch.tensor(log_weight, dtype=torch.float64))
+        self.register_buffer("excess", torch.tensor(math.inf, dtype=torch.float64))  # there is none before the first
         self._step, self._weight = 0, rate_weight  # the same as numbers: a GPU need not be waited for
 
     @property
@@ -80,7 +84,9 @@ class RateControl(nn.Module):
         fraction = min(1.0, self._step / self.budget.num_steps)
         expected = 1 + _EXCESS * ((1 - fraction) / fraction) ** _POWER
         excess = math.log(max(num_bytes, 1.0) / (_AIM * self.budget.num_bytes * expected))
-        move = max(-_LARGEST_MOVE, min(_LARGEST_MOVE, _GAIN * excess))
+        trend = excess - float(self.excess) if math.isfinite(self.excess) else 0.0
+        self.excess.fill_(excess)
+        move = max(-_LARGEST_MOVE, min(_LARGEST_MOVE, _GAIN * (excess + _AHEAD * trend)))
         self.log_weight += move
         self._weight = math.exp(float(self.log_weight))
 

@@ -50,7 +50,7 @@ def refine(
     batch_size: int,
     budget: int | None,
 ) -> Refined:
-    """Move levels while loss + nats_per_bit × bits falls; with a budget, until the size is within it.
+    """Move levels while loss + nats_per_bit × bits falls; with a budget, only until the size is within it.
 
     Args:
         latents: at levels and steps that a file can hold (`LatentTensor.settle`).
@@ -64,7 +64,7 @@ def refine(
     moves: _Moves | None = None
     for trial in range(_MOST_TRIALS):
         over = budget is not None and size > budget
-        if not over and trial >= _TRIALS:
+        if not over and (budget is not None or trial >= _TRIALS):
             break
         if moves is None:
             moves = _ranked(latents, batch_losses, price, batch_size)
