@@ -51,6 +51,11 @@ CASES = (
 )
 
 
+# Recipes in fewer steps, steered to bytes of the parts of a file.
+BUDGETS = (("lenet300", 1800, 5000), ("lenet5", 1000, 3000))
+MOST_MISSED = 0.02
+
+
 def rows(options: Options) -> Iterator[Row]:
     """Train what the folder that FEWBITS_EPR_RUNS names has not, hours if it is empty, and score everything."""
     need("torch", "fewbits")
@@ -66,6 +71,8 @@ def rows(options: Options) -> Iterator[Row]:
                 yield Row(f"fewbits {case.name} seed {found['seed']}", _without(found, "seed"), tuple(asked), settings)
             yield _mean(case, seeds)
             yield _chosen(case, seeds)
+        for name, budget, steps in BUDGETS:
+            yield _with_budget(name, budget, steps, data, runs)
 
 
 @contextmanager
@@ -81,13 +88,8 @@ def _folder() -> Iterator[Path]:
 
 def _run(name: str, seed: int, data: Path, runs: Path) -> dict[str, Any]:
     """The scores of one seed's network."""
-    file, teacher = runs / f"{name}-{seed}.fewbits", runs / "teacher.pt"
-    if not file.with_suffix(".json").exists():
-        if _settings(name).distil and not teacher.exists():
-            _recipe("epr/teacher.py", "--data", data, "--out", teacher)
-        train = ["epr/train.py", name, "--seed", seed, "--data", data, "--out", file, "--resume", runs / "checkpoints"]
-        _recipe(*train, *(["--teacher", teacher] if _settings(name).distil else []))
-    trained: dict[str, Any] = json.loads(file.with_suffix(".json").read_text(encoding="utf8"))
+    file = runs / f"{name}-{seed}.fewbits"
+    trained = _trained(name, seed, data, runs, file)
     scored = json.loads(_recipe("evaluate.py", file, "--data", data, "--json"))
     if scored["bytes"] != trained["bytes"]:
         raise RuntimeError(f"{file.name} is not the file that its training has left.")
@@ -100,6 +102,37 @@ def _run(name: str, seed: int, data: Path, runs: Path) -> dict[str, Any]:
         "training_seconds": trained["training_seconds"],
         "estimate_off_bytes": abs(trained["estimated_bits"] - trained["actual_bits"]) / 8,
     }
+
+
+def _with_budget(name: str, budget: int, steps: int, data: Path, runs: Path) -> Row:
+    """A run that is told the bytes of its parts."""
+    settings = {"budget": budget, "steps": steps, "refine": 5000}
+    trained = _trained(name, 0, data, runs, runs / f"{name}-budget{budget}.fewbits", settings)
+    size = trained["actual_bits"] / 8
+    measured: dict[str, Measured] = {
+        "parts_size": int(size),
+        "missed_by": round(abs(size - budget) / budget, 4),
+        "validation_error": trained["validation_error_percent"],
+    }
+    asked = (Figure("parts_size", "<=", budget), Figure("missed_by", "<=", MOST_MISSED))
+    return Row(f"fewbits {name} budget {budget}", measured, asked, {"row": name, "seed": 0} | settings)
+
+
+def _trained(
+    name: str, seed: int, data: Path, runs: Path, file: Path, settings: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What the recipe says of a run; it is trained if the folder has not got it."""
+    teacher = runs / "teacher.pt"
+    if not file.with_suffix(".json").exists():
+        if _settings(name).distil and not teacher.exists():
+            _recipe("epr/teacher.py", "--data", data, "--out", teacher)
+        train = ["epr/train.py", name, "--seed", seed, "--data", data, "--out", file]
+        if settings is None:
+            train += ["--resume", runs / "checkpoints"]  # they are told by row and seed alone
+        else:
+            train += ["--set", *(f"{setting}={json.dumps(value)}" for setting, value in settings.items())]
+        _recipe(*train, *(["--teacher", teacher] if _settings(name).distil else []))
+    return json.loads(file.with_suffix(".json").read_text(encoding="utf8"))
 
 
 def _recipe(*words: object) -> str:

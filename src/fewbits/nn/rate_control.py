@@ -14,11 +14,11 @@ _FIRST = 0.15  # of the run: before, a network is still finding out what it need
 # Measured on the LeNets, with rates that fall along a cosine. A wrong curve steers later, not elsewhere.
 _EXCESS, _POWER = 0.11, 1.2
 # Of the logarithm of the weight, for each update: sizes go with about its power -1/2, and follow after some updates.
-_GAIN = 0.35
-# Updates by which the trend of the excess is followed: sizes go on falling for a while, and hardly grow again.
-_AHEAD = 5.0
+# More so where a size is too small: it goes on falling for a while, and hardly grows again.
+_GAIN, _GAIN_BELOW = 0.35, 0.7
+_AHEAD = 6.0  # updates by which the trend of the excess is followed
 _LARGEST_MOVE = 0.5
-_AIM = 1.0  # of the budget
+_AIM = 1.01  # of the budget: what is a little too large can be refined to fit
 
 
 class Budget(NamedTuple):
@@ -86,7 +86,9 @@ class RateControl(nn.Module):
         excess = math.log(max(num_bytes, 1.0) / (_AIM * self.budget.num_bytes * expected))
         trend = excess - float(self.excess) if math.isfinite(self.excess) else 0.0
         self.excess.fill_(excess)
-        move = max(-_LARGEST_MOVE, min(_LARGEST_MOVE, _GAIN * (excess + _AHEAD * trend)))
+        ahead = excess + _AHEAD * trend
+        gain = _GAIN if ahead > 0 else _GAIN_BELOW
+        move = max(-_LARGEST_MOVE, min(_LARGEST_MOVE, gain * ahead))
         self.log_weight += move
         self._weight = math.exp(float(self.log_weight))
 
