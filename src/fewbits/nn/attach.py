@@ -39,7 +39,8 @@ def attach(
         module: shared parameters are represented once and stay shared.
         method: how the weights are made cheap.
         rate_weight: what one bit per represented weight is worth in the loss; with a budget, at first.
-        budget: bytes of the parts of a file to steer to instead; it needs num_steps.
+        budget: bytes of the parts of a file to steer to instead, from a little above: `Attached.refine` then makes
+            them fit. It needs num_steps.
         num_steps: training steps, calls of `rate_loss`, that the run will have.
         warm_up: training steps in which the weight rises from 0.
         seed: the file's seed.

@@ -16,9 +16,9 @@ _EXCESS, _POWER = 0.11, 1.2
 # Of the logarithm of the weight, for each update: sizes go with about its power -1/2, and follow after some updates.
 # More so where a size is too small: it goes on falling for a while, and hardly grows again.
 _GAIN, _GAIN_BELOW = 0.35, 0.7
-_AHEAD = 6.0  # updates by which the trend of the excess is followed
+_AHEAD = 2.0  # updates by which the trend of the excess is followed; from 2.4 on, what follows at once swings
 _LARGEST_MOVE = 0.5
-_AIM = 1.01  # of the budget: what is a little too large can be refined to fit
+_AIM = 1.04  # of the budget: what is too small hardly grows again, what is too large can be refined to fit
 
 
 class Budget(NamedTuple):

@@ -52,10 +52,10 @@ def test_without_a_warm_up_the_weight_is_there_at_once() -> None:
 
 @pytest.mark.parametrize("first", [0.05, 5.0, 500.0])
 @pytest.mark.parametrize("lag", [5.0, 60.0])
-def test_a_budget_is_met_within_5_percent(first: float, lag: float) -> None:
+def test_a_size_ends_a_little_above_the_budget(first: float, lag: float) -> None:
     control = RateControl(first, 100, Budget(2000, 3000))
     size, weights = run(control, Plant(2000 * 20**0.5, lag), 3000)  # 20 is the weight that gives the budget
-    assert abs(size / 2000 - 1) < 0.05
+    assert 1.01 < size / 2000 < 1.09  # refining makes it fit
     assert weights[-1] == pytest.approx(20, rel=0.15)
 
 
@@ -116,6 +116,7 @@ def test_nothing_is_trained() -> None:
     assert {name: value.dtype for name, value in control.state_dict().items()} == {
         "step": torch.int64,
         "log_weight": torch.float64,
+        "excess": torch.float64,
     }
 
 
