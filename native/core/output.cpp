@@ -3,14 +3,10 @@
 #include <cfenv>
 #include <cstring>
 
+#include "float_bits.h"
+
 namespace fewbits {
 namespace {
-
-uint32_t bits_of(float value) {
-    uint32_t bits;
-    std::memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
 
 uint64_t bits_of(double value) {
     uint64_t bits;

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <limits>
 
+#include "float_bits.h"
+
 namespace fewbits {
 
 namespace {
@@ -12,24 +14,6 @@ namespace {
 // to those which cannot (sums, look-ups).
 constexpr size_t kBlock = 512;
 constexpr int32_t kMostLevel = 1 << 30;
-
-uint32_t bits_of(float value) {
-    uint32_t bits;
-    std::memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
-float float_of(uint32_t bits) {
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-// condition ? yes : no, in a form that compilers turn into vector code.
-uint32_t select(bool condition, uint32_t yes, uint32_t no) {
-    const uint32_t mask = 0 - static_cast<uint32_t>(condition);
-    return (yes & mask) | (no & ~mask);
-}
 
 // Each element type gives: its word; a word's exact value; the histogram bin of a word without sign; and what a
 // float32 becomes when it is rounded to the type, to nearest even, subnormal numbers kept.

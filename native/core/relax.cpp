@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <cstring>
 #include <functional>
 #include <vector>
 
+#include "float_bits.h"
 #include "parallel.h"
 
 namespace fewbits {
@@ -15,22 +15,8 @@ namespace {
 
 constexpr size_t kSums = 8;  // side by side
 
-uint32_t bits_of(float value) {
-    uint32_t bits;
-    std::memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
-float float_of(uint32_t bits) {
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-// condition ? yes : no, in a form that compilers turn into vector code.
-float select(bool condition, float yes, float no) {
-    const uint32_t mask = 0 - static_cast<uint32_t>(condition);
-    return float_of((bits_of(yes) & mask) | (bits_of(no) & ~mask));
+float select_float(bool condition, float yes, float no) {
+    return float_of(select(condition, bits_of(yes), bits_of(no)));
 }
 
 float with_sign_of(float magnitude, float value) { return float_of(bits_of(magnitude) | (bits_of(value) & 0x80000000u)); }
@@ -87,14 +73,14 @@ double relax(const float* latents, size_t count, const Relaxation& relaxation, s
         for (size_t i = 0; i < length; ++i) {
             const float value = latents[start + i], magnitude = float_of(bits_of(value) & 0x7FFFFFFFu);
             // Where a float has no room for halves any more, adding 2^23 rounds, half to even.
-            const float rounded = select(magnitude < 0x1p23F, (magnitude + 0x1p23F) - 0x1p23F, magnitude);
-            const float level = select(rounded > limit, limit, rounded);
+            const float rounded = select_float(magnitude < 0x1p23F, (magnitude + 0x1p23F) - 0x1p23F, magnitude);
+            const float level = select_float(rounded > limit, limit, rounded);
             values[start + i] = with_sign_of(level, value) * step;
             const float one = first[start + i];
             const bool beyond = magnitude >= 1.0F;
-            const float slope = select(beyond, further, one);
-            slopes[start + i] = select(value == 0.0F, 0.0F, with_sign_of(slope, value));
-            terms[i] = slope * magnitude + select(beyond, one - further, 0.0F);
+            const float slope = select_float(beyond, further, one);
+            slopes[start + i] = select_float(value == 0.0F, 0.0F, with_sign_of(slope, value));
+            terms[i] = slope * magnitude + select_float(beyond, one - further, 0.0F);
         }
     });
 }

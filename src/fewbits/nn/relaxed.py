@@ -24,7 +24,8 @@ def relaxed(latents: Sequence[LatentTensor]) -> tuple[list[Tensor], Tensor]:
     """
     if torch.compiler.is_compiling() or core() is None or not all(map(_is_fusable, latents)):
         draws = [one.relaxed() for one in latents]
-        return [values for values, _ in draws], torch.stack([bits for _, bits in draws]).sum()
+        device = draws[0][1].device
+        return [values for values, _ in draws], torch.stack([bits.to(device) for _, bits in draws]).sum()
     # All steps at once, and limits as plain numbers: each small operation on a tensor takes microseconds.
     scalars = [one for one in latents if one.is_scalar]
     scales = iter(step_of_log(torch.stack([one.log_step for one in scalars])) if scalars else ())
