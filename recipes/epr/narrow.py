@@ -69,7 +69,7 @@ def carry_moments(
     kept, held = _kept_by_key(before, live), dict(before.representation.named_parameters())
     for key, parameter in after.representation.named_parameters():
         new.state[parameter] = {
-            name: cut(value, kept[key]) if value.ndim else value for name, value in old.state[held[key]].items()
+            name: cut(value, kept[key]) if value.ndim else value.clone() for name, value in old.state[held[key]].items()
         }
 
 
