@@ -64,5 +64,5 @@ ROWS: dict[str, Row] = {
         "lenet5", (8, 16, 40), 5e-6, 10_000, _LENET5, shifts=False, refine=0, rate="deep_factorized", decoders=_DFT
     ),
     "lenet5_dft": Row("lenet5", (8, 16, 40), 2.2e-5, 12_000, _LENET5, refine=20_000, decoders=_DFT),
-    "lenet5_07pct": Row("lenet5", (10, 20, 60), 5.5e-6, 12_000, _LENET5, refine=20_000),
+    "lenet5_07pct": Row("lenet5", (10, 20, 60), 5.5e-6, 12_000, _LENET5, refine=0),
 }
