@@ -22,25 +22,26 @@ class Published(NamedTuple):
     error: float
 
 
-# Of LeNet5, MIRACLE's "1.52 kB" and "3.03 kB" are 1024 bytes each: 1,552.5 and 3,105 bytes as blocks of 20 bits.
+# EPR: Oktay et al. 2020. MIRACLE: Havasi et al. 2019; its "1.52 kB" and "3.03 kB" are of 1024 bytes: 1,552.5 and 3,105
+# bytes as blocks of 20 bits. Redone: the files of a public reimplementation.
 PUBLISHED: Mapping[str, Sequence[Published]] = {
-    "lenet300": (Published("EPR, Oktay et al. 2020", 8560, 1.9),),
+    "lenet300": (Published("EPR 2020", 8560, 1.9),),
     "lenet5": (
-        Published("EPR, Oktay et al. 2020", 2840, 1.0),
-        Published("MIRACLE, Havasi et al. 2019", 1552.5, 0.96),
-        Published("MIRACLE, Havasi et al. 2019", 3105, 0.69),
-        Published("MIRACLE, files of a reimplementation", 1140, 0.98),
-        Published("MIRACLE, files of a reimplementation", 1694, 0.83),
+        Published("EPR 2020", 2840, 1.0),
+        Published("MIRACLE 2019", 1552.5, 0.96),
+        Published("MIRACLE 2019", 3105, 0.69),
+        Published("MIRACLE, redone", 1140, 0.98),
+        Published("MIRACLE, redone", 1694, 0.83),
     ),
 }
 OURS = {
     "lenet300": {
-        "lenet300": "pixel weights",
-        "lenet300_basis": "first layer on a grid of bumps",
-        "lenet300_1pct": "the same, with a teacher",
-        "lenet300_paper": "the paper's own recipe",
+        "lenet300": "pixels",
+        "lenet300_basis": "grid of bumps",
+        "lenet300_1pct": "grid, teacher",
+        "lenet300_paper": "paper's recipe",
     },
-    "lenet5": {"lenet5": "small", "lenet5_07pct": "low error", "lenet5_paper": "the paper's own recipe"},
+    "lenet5": {"lenet5": "small", "lenet5_07pct": "low error", "lenet5_paper": "paper's recipe"},
 }
 TITLES = {"lenet300": "LeNet-300-100 on MNIST", "lenet5": "LeNet5-Caffe on MNIST"}
 
@@ -69,7 +70,7 @@ def series_of(network: str, rows: Mapping[str, Mapping[str, Any]]) -> Iterator[S
             for found in seeds
         ]
         if marks:
-            yield Series(f"fewbits, {name}", marks, index, SHAPES[index])
+            yield Series(f"ours: {name}", marks, index, SHAPES[index])
     others = [
         Mark(one.size, one.error, one.name, f"{one.name}: {one.size:,g} B, {one.error:g} %")
         for one in PUBLISHED[network]

@@ -3,6 +3,8 @@
 import doctest
 import re
 import runpy
+import subprocess
+import sys
 import tomllib
 from importlib import import_module
 from pathlib import Path
@@ -53,6 +55,14 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
         path = target.partition("#")[0]
         if path and "://" not in path:
             assert (page.parent / path).exists(), f"{target} does not exist"
+
+
+def test_pictures_are_those_of_the_rows(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, TOP / "bench" / "pictures.py", tmp_path], check=True)
+    drawn = sorted(path.name for path in tmp_path.iterdir())
+    assert drawn == sorted(path.name for path in (TOP / "docs" / "pictures").iterdir()) != []
+    for name in drawn:
+        assert (tmp_path / name).read_bytes() == (TOP / "docs" / "pictures" / name).read_bytes()
 
 
 @pytest.mark.parametrize("name", MODULES)
