@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from sklearn.datasets import load_digits as load_scikit_digits
 from torch.nn.functional import cross_entropy
 
-from fewbits.cli.digits import DigitsNetwork, accuracy, load_digits, noisy
+from fewbits.cli.digits import Digits, DigitsNetwork, accuracy, load_digits, noisy
 
 FOLDER = Path(__file__).parents[1] / "src" / "fewbits" / "cli"
 SEED = 1
@@ -22,11 +23,17 @@ EPOCHS = 80
 BATCH = 64
 
 
+def test_of(count: int) -> NDArray[np.bool_]:
+    """Return which of so many images, in scikit-learn's order, are for testing."""
+    test = np.zeros(count, dtype=bool)
+    test[np.random.default_rng(SEED).permutation(count)[:NUM_TEST]] = True
+    return test
+
+
 def write_data(path: Path) -> None:
     """Write pixels (64, 1797) uint8, labels (1797,) uint8, test (1797,) bool, in an order that deflates well."""
     source = load_scikit_digits()
-    test = np.zeros(len(source.target), dtype=bool)
-    test[np.random.default_rng(SEED).permutation(len(test))[:NUM_TEST]] = True
+    test = test_of(len(source.target))
     order = np.argsort(source.target, kind="stable")
     pixels = np.ascontiguousarray(source.images.astype(np.uint8)[order].reshape(-1, 64).T)
     np.savez_compressed(path, pixels=pixels, labels=source.target.astype(np.uint8)[order], test=test[order])
@@ -36,6 +43,10 @@ def train() -> DigitsNetwork:
     """Train with AdamW, a cosine schedule, and dropout and noise on the pixels."""
     torch.manual_seed(SEED)
     digits, _ = load_digits()
+    # Back in scikit-learn's order: that by label is the file's alone.
+    labels = load_scikit_digits().target
+    places = torch.from_numpy(np.argsort(np.argsort(labels[~test_of(len(labels))], kind="stable")))
+    digits = Digits(digits.images[places], digits.labels[places])
     network = DigitsNetwork()
     steps = EPOCHS * (len(digits.labels) // BATCH)
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.02)

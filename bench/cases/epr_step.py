@@ -13,7 +13,7 @@ from .timing import Action, interleaved
 
 takes_rivals = False
 
-REPEATS = 40
+REPEATS, REPEATS_SLOW = 40, 10
 BATCH = 128
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
@@ -30,17 +30,16 @@ def rows(options: Options) -> Iterator[Row]:
     finally:
         sys.path.pop(0)
     digits, colours = (BATCH, 1, 28, 28), (BATCH, 3, 32, 32)
-    networks: dict[str, tuple[Callable[[], Any], tuple[int, ...], float | None]] = {
-        "LeNet-300-100": (LeNet300, digits, 2.5),
-        "LeNet5-Caffe": (LeNet5, digits, 2.5),
-        "LeNet5 8-16-40": (lambda: LeNet5((8, 16, 40)), digits, None),
-        "ResNet-20": (ResNet20, colours, 1.5),
+    networks: dict[str, tuple[Callable[[], Any], tuple[int, ...], float | None, int]] = {
+        "LeNet-300-100": (LeNet300, digits, 2.5, REPEATS),
+        "LeNet5-Caffe": (LeNet5, digits, 2.5, REPEATS_SLOW),
+        "LeNet5 8-16-40": (lambda: LeNet5((8, 16, 40)), digits, None, REPEATS),
+        "ResNet-20": (ResNet20, colours, 1.5, REPEATS_SLOW),
     }
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for name, (make, shape, most) in networks.items():
-            repeats = REPEATS if len(name) < 10 or name == "LeNet-300-100" else REPEATS // 4
+        for name, (make, shape, most, repeats) in networks.items():
             yield _row(fewbits, name, make, shape, most, repeats, options.seed)
     finally:
         torch.set_num_threads(num_threads)

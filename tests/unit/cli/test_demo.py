@@ -31,7 +31,7 @@ def test_halves_have_all_images_once() -> None:
 
 def test_network_is_trained() -> None:
     _, test = load_digits()
-    assert accuracy(trained_network(), test) == pytest.approx(0.98, abs=0.004)
+    assert accuracy(trained_network(), test) == pytest.approx(0.986, abs=0.004)
     torch.manual_seed(0)
     assert accuracy(DigitsNetwork(), test) < 0.5
 
