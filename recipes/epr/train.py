@@ -90,7 +90,7 @@ class Run:
         """Put latents behind a network, and make their optimizer."""
         row, self.network = self.row, network.train()
         config = fewbits.EprConfig(
-            rate=row.rate, decoders=row.decoders, first_steps=row.first_steps, average=row.average
+            rate=row.rate, decoders=row.decoders, groups=row.groups, first_steps=row.first_steps, average=row.average
         )
         num_weights = sum(parameter.numel() for parameter in network.parameters())
         self.latents = fewbits.attach(

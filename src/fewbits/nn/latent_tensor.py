@@ -108,6 +108,27 @@ class LatentTensor(nn.Module):
             raise InvalidArgument(f"there is no decoder {kind!r}: choose scalar, dft, matrix or grid.")
         self._gain = gain
 
+    def share(self, other: "LatentTensor") -> None:
+        """Use another tensor's decoder and, if it is learned, its density: one set of parameters for both.
+
+        Raises:
+            InvalidArgument: its decoder is not for such a tensor, or is on another device.
+        """
+        kernels = self.choice.kind in ("dft", "matrix")
+        if self.choice != other.choice or (kernels and self.spec.shape[2:] != other.spec.shape[2:]):
+            raise InvalidArgument(
+                f"tensors {other.spec.name!r} and {self.spec.name!r} are of one group and cannot share a decoder."
+            )
+        if self.latents.device != other.latents.device:
+            raise InvalidArgument(
+                f"tensors {other.spec.name!r} and {self.spec.name!r} are of one group and on two devices."
+            )
+        self.log_step = other.log_step
+        if self.choice.kind == "matrix":
+            self.matrix = other.matrix
+        if next(self.density.parameters(), None) is not None:
+            self.density = other.density
+
     def _grid(self, codes: tuple[int, ...]) -> Grid:
         return Grid(codes, self.choice.size, self.choice.image, self.choice.margin)
 

@@ -7,19 +7,17 @@ to them. Payload: docs/payload/epr.md. Method: docs/methods/epr.md.
 Source: Oktay, Ballé, Singh, Shrivastava 2020, arXiv:1906.06624; differs: the adaptive rate, and an adaptive coder.
 """
 
-import fnmatch
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fewbits.chunk import Chunk, TensorSpec
 from fewbits.errors import Corrupt, InvalidArgument
 from fewbits.method import MethodConfig, Source, Survey, TrainableMethod
+from fewbits.methods.epr.groups import Strength, groups_of, least_of_group, matching
 from fewbits.methods.epr.payload import VERSION, decode_levels
 from fewbits.methods.epr.representation import EprRepresentation, tile_shape
 from fewbits.methods.epr.start import Started, choice_of_decoder, started_from
@@ -34,7 +32,7 @@ from fewbits.payload import check_version
 from fewbits.plan import group_network
 from fewbits.quantize.elements import write_values
 from fewbits.quantize.parameter_decoders import MOST_BASIS_WORK, MOST_KERNEL, nearest_code, step_of
-from fewbits.quantize.rounding import energy_at_stake, equal_slope_step
+from fewbits.quantize.rounding import equal_slope_step
 from fewbits.quantize.survey import MagnitudeSurvey
 from fewbits.quantize.weights import Weights
 from fewbits.tensors import LOSSY_DTYPES, bits_of, destinations, lossy_values, spec_of
@@ -54,6 +52,8 @@ class EprConfig(MethodConfig):
     rate: what the rate term is: "adaptive" counts, or a density a tensor: "deep_factorized", "laplace".
     decoders: by pattern, "scalar" (else), "dft", "matrix", or {"kind": "grid", "size": [14, 14], "image": [28, 28],
         "margin": 2} for a layer that reads images.
+    groups: by pattern, the name of a tensor's group. A group has one decoder, and one density if that is learned; its
+        first step is the least of its tensors'. What has no group has its own.
     first_steps: by pattern, the first step of a tensor, in units of its weights.
     step_factor: the first step of other tensors in units of the equal-slope one, that of `ecsq` at the same rate
         weight. Networks trained from random weights want a coarse one: 2 to 4.
@@ -64,6 +64,7 @@ class EprConfig(MethodConfig):
 
     rate: str = "adaptive"
     decoders: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    groups: Mapping[str, str] = field(default_factory=dict[str, str])
     first_steps: Mapping[str, float] = field(default_factory=dict[str, float])
     step_factor: float = 1.0
     zero_step: float = 0.1
@@ -88,6 +89,9 @@ class EprConfig(MethodConfig):
         refresh = values["refresh"]
         if isinstance(refresh, bool) or not isinstance(refresh, int) or refresh < 1:
             raise InvalidArgument(f"EprConfig.refresh must be a whole number of at least 1, not {self.refresh!r}.")
+        for pattern, value in values["groups"].items():
+            if not isinstance(value, str):
+                raise InvalidArgument(f"EprConfig.groups[{pattern!r}] must be a group's name, not {value!r}.")
         for pattern, value in self.decoders.items():
             _choice_of(pattern, value)
 
@@ -122,27 +126,22 @@ def _choice_of(pattern: str, value: Any) -> DecoderChoice:
     return DecoderChoice(kind, (size[0], size[1]), (image[0], image[1]), margin)
 
 
-def _matching(patterns: Mapping[str, Any], name: str) -> Any:
-    """The first entry whose pattern matches a tensor's name; None if none does."""
-    return next((value for pattern, value in patterns.items() if fnmatch.fnmatchcase(name, pattern)), None)
-
-
 @dataclass(frozen=True)
 class EprSurvey:
     """Magnitudes of the tensors that get latents, each with what its first step depends on, and the others' bits."""
 
     method: "Epr"
     source: Source  # without its tensors
-    magnitudes: tuple[tuple[TensorSpec, MagnitudeSurvey, float], ...]  # with the greatest magnitude
+    magnitudes: tuple[tuple[Strength, MagnitudeSurvey], ...]
+    groups: Sequence[Sequence[str]]  # by name
     exact_bits: float
 
     def bits(self, rate_weight: float) -> float:
         """Expected bits of all tensors before any training."""
-        total = self.exact_bits
-        for spec, magnitudes, peak in self.magnitudes:
-            step = self.method.step_of(spec, magnitudes.energy, peak, self.source, rate_weight)
-            total += magnitudes.bits(step) + _SIDE_BITS
-        return total
+        strengths = [strength for strength, _ in self.magnitudes]
+        steps = self.method.first_steps(strengths, self.groups, self.source, rate_weight)
+        sizes = [magnitudes.bits(steps[strength.spec.name]) for strength, magnitudes in self.magnitudes]
+        return self.exact_bits + sum(sizes) + _SIDE_BITS * len(sizes)
 
 
 class Epr(TrainableMethod):
@@ -171,9 +170,20 @@ class Epr(TrainableMethod):
         """Keep networks of up to 2^22 weights together; of larger ones group small tensors."""
         return group_network(specs)
 
-    def step_of(self, spec: TensorSpec, energy: float, peak: float, source: Source, rate_weight: float) -> float:
-        """Return the step that a tensor of this energy (`energy_at_stake`) and greatest magnitude starts with."""
-        step = _matching(self.settings.first_steps, spec.name)
+    def groups(self, specs: Sequence[TensorSpec]) -> list[list[str]]:
+        """Return the names of the tensors of each group."""
+        return groups_of(specs, self.settings.groups)
+
+    def first_steps(
+        self, strengths: Sequence[Strength], groups: Sequence[Sequence[str]], source: Source, rate_weight: float
+    ) -> dict[str, float]:
+        """Return the step that each tensor starts with, by name; those of a group start with the least of theirs."""
+        steps = {one.spec.name: self._own_step(one, source, rate_weight) for one in strengths}
+        return least_of_group(steps, groups)
+
+    def _own_step(self, strength: Strength, source: Source, rate_weight: float) -> float:
+        spec, energy, peak = strength
+        step = matching(self.settings.first_steps, spec.name)
         if step is None and energy == 0:
             step = self.settings.zero_step
         if step is None:
@@ -188,18 +198,15 @@ class Epr(TrainableMethod):
         self,
         spec: TensorSpec,
         tensor: Tensor,
-        values: NDArray[np.float64],
-        source: Source,
-        rate_weight: float,
+        first_step: float,
         slices: Mapping[str, int],
     ) -> LatentTensor:
-        """Return the latents of a tensor with these values (N,) and, by `slices_of`, so many slices."""
+        """Return the latents of a tensor, by its first step and, by `slices_of`, its number of slices."""
         started = self.started.get(spec.name)
         if started is not None:
             first_step, choice = 1.0, choice_of_decoder(started.tensor.decoder)
         else:
-            first_step = self.step_of(spec, energy_at_stake(values), float(np.abs(values).max()), source, rate_weight)
-            choice = _choice_of(spec.name, _matching(self.settings.decoders, spec.name) or "scalar")
+            choice = _choice_of(spec.name, matching(self.settings.decoders, spec.name) or "scalar")
         if choice.kind in ("dft", "matrix") and math.prod(spec.shape[2:]) > MOST_KERNEL:
             raise InvalidArgument(f"tensor {spec.name!r} has kernels of more than {MOST_KERNEL} elements, for a basis.")
 
@@ -238,18 +245,19 @@ class Epr(TrainableMethod):
 
     def survey(self, source: Source) -> Survey:
         """Count magnitudes."""
-        magnitudes: list[tuple[TensorSpec, MagnitudeSurvey, float]] = []
+        magnitudes: list[tuple[Strength, MagnitudeSurvey]] = []
         exact_bits = 0.0
         for name, tensor in source.tensors.items():
             spec = spec_of(name, tensor)
             values, _ = lossy_values(spec, tensor)
             if values is not None:
-                survey = MagnitudeSurvey.of(values, energy_at_stake(values))
-                magnitudes.append((spec, survey, float(np.abs(values).max())))
+                strength = Strength.of(spec, values)
+                magnitudes.append((strength, MagnitudeSurvey.of(values, strength.energy)))
             else:
                 exact_bits += code_bits(bits_of(tensor), spec).bits
         rest = Source({}, None, source.statistics, source.rate_divisor)
-        return EprSurvey(self, rest, tuple(magnitudes), exact_bits)
+        groups = self.groups([spec_of(name, tensor) for name, tensor in source.tensors.items()])
+        return EprSurvey(self, rest, tuple(magnitudes), groups, exact_bits)
 
     def represent(self, source: Source, *, rate_weight: float, seed: int) -> EprRepresentation:
         """Start latents from the source's tensors.

@@ -12,6 +12,7 @@ from fewbits.chunk import Chunk, Loss, TensorSpec
 from fewbits.errors import InvalidArgument
 from fewbits.method import Reconstruction, Representation, Source
 from fewbits.methods.epr.frames import LevelTensor
+from fewbits.methods.epr.groups import Strength
 from fewbits.methods.epr.payload import encode_levels
 from fewbits.methods.epr.tidy import tidy_units
 from fewbits.methods.lossless import code_bits
@@ -39,16 +40,22 @@ class EprRepresentation(Representation):
         self._specs = [spec_of(name, tensor) for name, tensor in source.tensors.items()]
         self._exact: dict[str, tuple[Tensor, str]] = {}
         self.tensors = nn.ModuleList()
-        slices = method.slices_of(source)
+        strengths: list[Strength] = []
         for spec in self._specs:
             tensor = source.tensors[spec.name].detach()
             values, note = lossy_values(spec, tensor)
             if values is not None:
-                self.tensors.append(method.latent_tensor(spec, tensor, values, source, rate_weight, slices))
+                strengths.append(Strength.of(spec, values))
             else:
                 # A copy by its bits: torch cannot copy every dtype without complaint.
                 copied = from_bits(bits_of(tensor).copy(), spec.dtype, spec.shape).to(tensor.device)
                 self._exact[spec.name] = (copied, note)
+        groups, slices = method.groups(self._specs), method.slices_of(source)
+        steps = method.first_steps(strengths, groups, source, rate_weight)
+        for spec, _, _ in strengths:
+            tensor = source.tensors[spec.name].detach()
+            self.tensors.append(method.latent_tensor(spec, tensor, steps[spec.name], slices))
+        self._share(groups)
         self.steps = tuple(latents.spec.name for latents in self.latent_tensors())
         self._exact_bits = sum(
             code_bits(bits_of(tensor), spec_of(name, tensor)).bits for name, (tensor, _) in self._exact.items()
@@ -56,6 +63,14 @@ class EprRepresentation(Representation):
         self.register_buffer("num_updates", torch.zeros((), dtype=torch.int64))
         self._num_updates = 0  # the same as a number: a GPU need not be waited for
         self._written: dict[tuple[str, ...], tuple[list[LevelTensor], list[Chunk]]] = {}
+
+    def _share(self, groups: Sequence[Sequence[str]]) -> None:
+        """Give the tensors of a group one decoder and, if it is learned, one density: the first one's."""
+        latents_of = {latents.spec.name: latents for latents in self.latent_tensors()}
+        for group in groups:
+            members = [latents_of[name] for name in group if name in latents_of]
+            for latents in members[1:]:
+                latents.share(members[0])
 
     def latent_tensors(self) -> list[LatentTensor]:
         """Return the tensors that have latents, in the source's order."""
