@@ -29,6 +29,9 @@ class Case:
     """One recipe: how many seeds, and what is asked of them; errors in per cent, sizes in bytes, None for nothing.
 
     Test errors are asked of the mean of the seeds if a mean size is, else of the seed chosen.
+
+    first_seed: 5 where the rate weight was chosen a second time, after the test errors of seeds 0 to 4 had been seen at
+        another one: no network that is scored now had been.
     """
 
     name: str
@@ -36,21 +39,22 @@ class Case:
     chosen_size: int | None = None
     mean_size: int | None = None
     num_seeds: int = NUM_SEEDS
+    first_seed: int = 0
     timed: bool = True
 
 
 CASES = (
-    Case("lenet300", 1.9, mean_size=2500),
-    Case("lenet300_basis", 1.9, mean_size=1500),
+    Case("lenet300", 1.9, mean_size=2500, first_seed=5),
+    Case("lenet300_basis", 1.9, mean_size=1500, first_seed=5),
     Case("lenet300_1pct", 1.0, chosen_size=4500),
-    Case("lenet5", 1.0, chosen_size=850, mean_size=1000),
+    Case("lenet5", 1.0, chosen_size=850, mean_size=1000, first_seed=5),
     Case("lenet5_07pct", 0.7, chosen_size=1800),
 )
 # What nothing is asked of.
 MORE_CASES = (
     Case("lenet300_paper", timed=False, num_seeds=1),
     Case("lenet5_paper", timed=False, num_seeds=1),
-    Case("lenet5_dft", num_seeds=2),
+    Case("lenet5_dft", num_seeds=2, first_seed=5),
 )
 
 
@@ -74,12 +78,12 @@ def rows(options: Options) -> Iterator[Row]:
 
 def _rows(case: Case, data: Path, runs: Path) -> Iterator[Row]:
     """Each seed's row, their mean, the one chosen."""
-    seeds = [_run(case.name, seed, data, runs) for seed in range(case.num_seeds)]
+    seeds = [_run(case.name, case.first_seed + i, data, runs) for i in range(case.num_seeds)]
     for found in seeds:
         asked = [Figure("estimate_off_bytes", "<=", 16 + 0.01 * found["size"])]
         if case.timed:
             asked.append(Figure("training_seconds", "<=", RUN_SECONDS))
-        settings = {"row": case.name, "seed": found["seed"], "augmentation": _augmentation(case.name)}
+        settings = {"row": case.name, "seed": found["seed"], "augmentation": _augmentation(case.name), **_choice(case)}
         yield Row(f"fewbits {case.name} seed {found['seed']}", _without(found, "seed"), tuple(asked), settings)
     yield _mean(case, seeds)
     yield _chosen(case, seeds)
@@ -175,7 +179,7 @@ def _mean(case: Case, seeds: list[dict[str, Any]]) -> Row:
     asked: tuple[Figure, ...] = ()
     if case.mean_size is not None:
         asked = (Figure("size", "<=", case.mean_size), Figure("test_error", "<=", case.most_error or 100.0))
-    settings = {"row": case.name, "seeds": len(seeds), "augmentation": _augmentation(case.name)}
+    settings = {"row": case.name, "seeds": len(seeds), "augmentation": _augmentation(case.name), **_choice(case)}
     return Row(f"fewbits {case.name} mean", measured, asked, settings)
 
 
@@ -187,8 +191,14 @@ def _chosen(case: Case, seeds: list[dict[str, Any]]) -> Row:
         asked.append(Figure("size", "<=", case.chosen_size))
     if case.most_error is not None:
         asked.append(Figure("test_error", "<=", case.most_error))
-    settings = {"row": case.name, "chosen_by": "validation error, then size"}
+    settings = {"row": case.name, "chosen_by": "validation error, then size", **_choice(case)}
     return Row(f"fewbits {case.name} chosen", best, tuple(asked), settings)
+
+
+def _choice(case: Case) -> dict[str, Any]:
+    if not case.first_seed:
+        return {}
+    return {"rate_weight_chosen": "a second time, after the test errors of seeds 0 to 4 at another one had been seen"}
 
 
 def _without(found: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -44,6 +44,7 @@ def rows(options: Options) -> Iterator[Row]:
 def _size(fewbits: Any, make: Any, path: Path, seed: int, *, whole: bool) -> int:
     """Bytes of a network's file with its units in a random order: all of them, or the live ones before the others."""
     import torch
+
     from fewbits.nn.units import dead_units, unit_groups
 
     generator = torch.Generator().manual_seed(seed)

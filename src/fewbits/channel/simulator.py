@@ -1,0 +1,150 @@
+"""The contract that every simulator fulfils, and the search that most of them share."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fewbits.channel.distributions import Floats
+from fewbits.channel.problem import Problem, Proposal, Target, Values, drawn
+from fewbits.errors import Corrupt, InvalidArgument
+from fewbits.random import CANDIDATES, PRIVATE, log, uniforms, words
+
+MOST_CANDIDATES = 1 << 31  # a number fits 31 bits
+_FIRST_CHUNK, _MOST_WORDS = 64, 1 << 21  # candidates looked at together; words, of all targets
+
+
+class Message(NamedTuple):
+    """What is sent of a batch of samples, and what finding it took.
+
+    indices: (size,) int64 from 0, the number of the candidate; of a tree, of the node.
+    offsets: (size, dim) int64, which cell the candidate is in, for hybrid coding; (size, 0) else.
+    num_candidates: (size,) int64, how many were looked at. Not sent.
+    capped: (size,) bool, whether the search ended at the cap, so that the sample is not exactly one of the target.
+        Not sent.
+    """
+
+    indices: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    num_candidates: NDArray[np.int64]
+    capped: NDArray[np.bool_]
+
+
+class ChannelSimulator(ABC):
+    """Sends samples of targets that only the encoder knows, by numbers of candidates of a proposal that both know.
+
+    Laws: `decode` gives the same bits on every machine, and makes the chosen candidates alone. A message depends on
+    targets, proposal, seed and stream numbers.
+    """
+
+    @abstractmethod
+    def encode(self, target: Target, proposal: Proposal, *, seed: int, numbers: ArrayLike | None = None) -> Message:
+        """Pick a candidate for each target.
+
+        Args:
+            target: arrays of (size, dim), or (size, states).
+            proposal: arrays of (dim,), or (states,).
+            seed: of the candidates, 0 … 2^64 - 1. The encoder's own noise comes of another purpose of the same seed.
+            numbers: (size,) the stream of each sample, from 0 to 2^32 - 1; by default 0, 1, 2, …
+
+        Raises:
+            InvalidArgument: a target's support is not inside the proposal's, or the simulator is not for such targets.
+        """
+
+    def decode(self, message: Message, proposal: Proposal, *, seed: int, numbers: ArrayLike | None = None) -> Values:
+        """Return the samples that numbers stand for, (size, dim) float64, of states (size,) int64.
+
+        Only `indices` and `offsets` of the message are read.
+
+        Raises:
+            Corrupt: an index is beyond the cap, or an offset beyond its cells.
+        """
+        self.check_indices(message.indices)
+        num_words = 1 if not hasattr(proposal, "low") else proposal.low.shape[-1]  # pyright: ignore
+        streams = stream_numbers(numbers, len(message.indices))
+        return drawn(proposal, words(seed, CANDIDATES, streams, message.indices, num_words))
+
+    @property
+    @abstractmethod
+    def cap(self) -> int:
+        """Number of candidates after which the search ends."""
+
+    def check_indices(self, indices: NDArray[np.int64]) -> None:
+        """Check that candidates have numbers below the cap.
+
+        Raises:
+            Corrupt: one has not.
+        """
+        if indices.size and (int(indices.min()) < 0 or int(indices.max()) >= self.cap):
+            raise Corrupt(f"a candidate's number is beyond the cap of {self.cap}.")
+
+
+def checked_cap(cap: int) -> int:
+    """Return a cap.
+
+    Raises:
+        InvalidArgument: it is not from 1 to 2^31.
+    """
+    if isinstance(cap, bool) or not isinstance(cap, int) or not 1 <= cap <= MOST_CANDIDATES:  # pyright: ignore
+        raise InvalidArgument(f"a simulator's cap must be a whole number from 1 to 2^31, not {cap!r}.")
+    return cap
+
+
+def stream_numbers(numbers: ArrayLike | None, size: int) -> NDArray[np.int64]:
+    """Return the streams of a batch, (size,).
+
+    Raises:
+        InvalidArgument: there are more or fewer than samples.
+    """
+    streams = np.arange(size, dtype=np.int64) if numbers is None else np.asarray(numbers).astype(np.int64)
+    if streams.shape != (size,):
+        raise InvalidArgument(f"{size} samples need as many streams, not {streams.shape}.")
+    return streams
+
+
+# Arrival times of candidates n = start … start + count - 1: from exponentials (A, count) and the times before (A,).
+Arrivals = Callable[[Floats, Floats, int], Floats]
+LogRatios = Callable[[NDArray[np.int64], NDArray[np.uint32]], Floats]
+
+
+def poisson_times(exponentials: Floats, before: Floats, start: int) -> Floats:
+    """Return arrival times of a Poisson process of rate 1."""
+    return np.add.accumulate(np.concatenate([before[:, None], exponentials], 1), 1)[:, 1:]
+
+
+def search(problem: Problem, arrivals: Arrivals, cap: int, seed: int, numbers: NDArray[np.int64]) -> Message:
+    """Pick the candidate whose arrival time divided by its ratio is least.
+
+    It ends where no later one can have less: at the first n with least score <= T_n / greatest ratio; or at the cap.
+    """
+    size = problem.size
+    best, index, time = np.full(size, np.inf), np.zeros(size, np.int64), np.zeros(size)
+    looked_at, open_rows = np.zeros(size, np.int64), np.arange(size)
+    start = 0
+    while len(open_rows) and start < cap:
+        count = min(cap - start, max(_FIRST_CHUNK, start), max(16, _MOST_WORDS // (problem.num_words * len(open_rows))))
+        items = np.arange(start, start + count)[None, :]
+        streams = numbers[open_rows][:, None]
+        ratios = problem.log_ratios(open_rows, words(seed, CANDIDATES, streams, items, problem.num_words))
+        exponentials = -log(uniforms(words(seed, PRIVATE, streams, items, 1)[..., 0]))
+        times = arrivals(exponentials, time[open_rows], start)
+        log_times = log(times)
+        scores = log_times - ratios
+        least = np.minimum(np.minimum.accumulate(scores, 1), best[open_rows][:, None])
+        over = least <= log_times - problem.greatest[open_rows][:, None]
+        ended = over.any(1)
+        last = np.where(ended, over.argmax(1), count - 1)
+        rows = np.arange(len(open_rows))
+        found = np.where(np.arange(count)[None, :] <= last[:, None], scores, np.inf).argmin(1)
+        better = scores[rows, found] < best[open_rows]
+        index[open_rows] = np.where(better, start + found, index[open_rows])
+        best[open_rows] = np.minimum(best[open_rows], scores[rows, found])
+        looked_at[open_rows] = start + last + 1
+        time[open_rows] = times[:, -1]
+        start += count
+        open_rows = open_rows[~ended]
+    capped = np.zeros(size, np.bool_)
+    capped[open_rows] = True
+    return Message(index, np.zeros((size, 0), np.int64), looked_at, capped)
