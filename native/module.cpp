@@ -15,6 +15,7 @@ void bind_body(nb::module_& module);
 void bind_crc(nb::module_& module);
 void bind_fit(nb::module_& module);
 void bind_quantize(nb::module_& module);
+void bind_random(nb::module_& module);
 void bind_relax(nb::module_& module);
 
 namespace {
@@ -47,5 +48,6 @@ NB_MODULE(_core, module) {
     fewbits::bind_crc(module);
     fewbits::bind_fit(module);
     fewbits::bind_quantize(module);
+    fewbits::bind_random(module);
     fewbits::bind_relax(module);
 }

@@ -44,7 +44,7 @@ class Case:
 
 
 CASES = (
-    Case("lenet300", 1.9, mean_size=2500, first_seed=5),
+    Case("lenet300", 1.9, mean_size=2500),
     Case("lenet300_basis", 1.9, mean_size=1500, first_seed=5),
     Case("lenet300_1pct", 1.0, chosen_size=4500),
     Case("lenet5", 1.0, chosen_size=850, mean_size=1000, first_seed=5),

@@ -49,7 +49,7 @@ _LENET5 = {"conv1.weight": 0.25, "fc2.weight": 0.25, "*.weight": 0.15, "*": 0.1}
 _DFT = {"conv1.weight": "dft", "conv2.weight": "dft"}
 
 ROWS: dict[str, Row] = {
-    "lenet300": Row("lenet300", (300, 100), 1.7e-5, 40_000, _LENET300),
+    "lenet300": Row("lenet300", (300, 100), 1.4e-5, 40_000, _LENET300),
     "lenet300_basis": Row(
         "lenet300", (300, 100), 2.0e-5, 40_000, _ON_GRID, refine=20_000, decoders={"fc1.weight": GRID}
     ),
