@@ -4,14 +4,26 @@ Writes docs/pictures/*.svg, or into FOLDER. The points of others are the figures
 """
 
 import json
+import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
-from fewbits.cli.svg import Mark, Series, point_chart  # noqa: E402
+from fewbits.cli.svg import (  # noqa: E402
+    CHARACTER,
+    WIDTH,
+    Mark,
+    Series,
+    drawing,
+    element,
+    linear_ticks,
+    marker,
+    point_chart,
+    text,
+)
 
 
 class Published(NamedTuple):
@@ -90,12 +102,84 @@ def picture(network: str) -> str:
     return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{STYLE}</style>{rest}\n'
 
 
+# Simulators, in the order of their colours and shapes: the name in rows, the one in the picture.
+SIMULATORS = {"mrc": "MRC", "orc": "ORC", "pfr": "PFR", "greedy": "greedy", "hybrid": "hybrid", "tree": "tree"}
+CURVE_SHAPES = ("square", "diamond", "circle", "diamond", "circle", "square")
+CURVE_STYLE = """
+svg { background: #fff; font: 13px system-ui, sans-serif; }
+text { fill: #555; } text.axis { fill: #111; font-weight: 600; }
+.grid { stroke: #e4e4e4; } .curve { fill: none; stroke-width: 2; } .mark { stroke: #fff; stroke-width: 1; }
+.mark.c0 { fill: #6e7781; } .mark.c1 { fill: #b3560f; } .mark.c2 { fill: #0b6bcb; }
+.mark.c3 { fill: #8250df; } .mark.c4 { fill: #1a7f37; } .mark.c5 { fill: #c0186a; }
+.curve.c0 { stroke: #6e7781; } .curve.c1 { stroke: #b3560f; } .curve.c2 { stroke: #0b6bcb; }
+.curve.c3 { stroke: #8250df; } .curve.c4 { stroke: #1a7f37; } .curve.c5 { stroke: #c0186a; }
+""".strip()
+
+
+def curves_of(measure: str) -> list[Series]:
+    """Return a curve for each simulator: a measured value against the bits that a sample tells."""
+    rows = last_rows("channel")
+    found: list[Series] = []
+    for number, (key, name) in enumerate(SIMULATORS.items()):
+        points = [row["measured"] for each, row in rows.items() if each.startswith(f"fewbits curve {key} ")]
+        marks = [
+            Mark(point["information"], point[measure], "", f"{name}, {point['information']} bit: {point[measure]:,.2f}")
+            for point in sorted(points, key=lambda point: point["information"])
+        ]
+        found.append(Series(name, marks, number, CURVE_SHAPES[number]))
+    return found
+
+
+def curve_chart(series: Sequence[Series], *, label: str, y_name: str, logarithmic: bool) -> str:
+    """Return curves over a linear axis of bits, an SVG document; with `logarithmic` y is over powers of two."""
+    left, right, top, bottom, last = 62.0, WIDTH - 20.0, 52.0, 374.0, 16
+    height: Callable[[float], float] = math.log2 if logarithmic else float
+    highest = max(height(mark.y) for one in series for mark in one.marks) * 1.04
+
+    def x_of(value: float) -> float:
+        return left + (value - 0.5) / last * (right - left)
+
+    def y_of(value: float) -> float:
+        return bottom - height(value) / highest * (bottom - top)
+
+    parts = [text(left - 50, top - 32, y_name, class_="axis")]
+    for tick in [2.0**k for k in range(0, int(highest) + 1, 2)] if logarithmic else linear_ticks(0, highest):
+        parts.append(element("line", x1=left, x2=right, y1=y_of(tick), y2=y_of(tick), class_="grid"))
+        parts.append(text(left - 10, y_of(tick) + 4.5, f"{tick:,.0f}" if tick >= 1 else f"{tick:g}", anchor="end"))
+    parts += [text(x_of(bits), bottom + 20, str(bits), anchor="middle") for bits in range(1, last + 1)]
+    name = "bits that a sample tells (one Gaussian number of standard deviation 2 to the minus so many)"
+    parts.append(text((left + right) / 2, bottom + 44, name, anchor="middle", class_="axis"))
+    place = right - sum(len(one.name) * CHARACTER + 34 for one in series)
+    for one in series:
+        points = " ".join(f"{x_of(mark.x):.2f},{y_of(mark.y):.2f}" for mark in one.marks)
+        parts.append(element("polyline", points=points, class_=f"curve c{one.color}"))
+        parts += [marker(one.shape, x_of(mark.x), y_of(mark.y), mark.title, one.color) for mark in one.marks]
+        parts += [marker(one.shape, place + 8, top - 36, one.name, one.color), text(place + 20, top - 31.5, one.name)]
+        place += len(one.name) * CHARACTER + 34
+    head, rest = drawing(430, label, parts).split(">", 1)
+    return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{CURVE_STYLE}</style>{rest}\n'
+
+
 def main() -> None:
     """Write every picture."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     for network in OURS:
         (folder / f"epr_{network}.svg").write_text(picture(network), encoding="utf8")
+    bits = curve_chart(
+        curves_of("bits_above"),
+        label="Bits above the divergence, by simulator",
+        y_name="coded bits above the divergence",
+        logarithmic=False,
+    )
+    (folder / "channel_bits.svg").write_text(bits, encoding="utf8")
+    candidates = curve_chart(
+        curves_of("median_candidates"),
+        label="Candidates looked at, by simulator",
+        y_name="candidates, median",
+        logarithmic=True,
+    )
+    (folder / "channel_candidates.svg").write_text(candidates, encoding="utf8")
 
 
 if __name__ == "__main__":

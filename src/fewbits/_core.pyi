@@ -173,3 +173,64 @@ def relax_backward(
     gradients: NDArray[np.float32],
 ) -> float:
     """Fill in the gradients of latents; returns the sum of values × their gradients."""
+
+# shared randomness (fewbits.random): what is filled has as many elements as what it is of
+
+def random_words(
+    seed: int,
+    purpose: int,
+    numbers: NDArray[np.uint32],
+    items: NDArray[np.uint64],
+    num_places: int,
+    words: NDArray[np.uint32],
+) -> None:
+    """Fill the words of items, of one stream or of one each."""
+
+def random_normals(words: NDArray[np.uint32], normals: NDArray[np.float64]) -> None:
+    """Fill the normal quantiles of words' uniform numbers."""
+
+def normal_quantiles(p: NDArray[np.float64], quantiles: NDArray[np.float64]) -> None:
+    """Fill normal quantiles."""
+
+def random_logs(x: NDArray[np.float64], logs: NDArray[np.float64]) -> None:
+    """Fill natural logarithms."""
+
+# scores of candidates (fewbits.channel.scores): numbers (B,), a and b (B, D), table (D, N) or None
+
+def fill_candidates(seed: int, number: int, start: int, count: int, z: NDArray[np.float32]) -> None:
+    """Fill candidates (D, count) of a stream."""
+
+def fill_scores(
+    seed: int,
+    numbers: NDArray[np.uint32],
+    a: NDArray[np.float32],
+    b: NDArray[np.float32],
+    table: NDArray[np.float32] | None,
+    start: int,
+    count: int,
+    scores: NDArray[np.float32],
+) -> None:
+    """Fill scores (B, count) of candidates."""
+
+def gumbel_argmax(
+    seed: int,
+    numbers: NDArray[np.uint32],
+    scores: NDArray[np.float32],
+    start: int,
+    indices: NDArray[np.int64],
+    values: NDArray[np.float64],
+) -> None:
+    """Fill the candidates (B,) whose scores (B, N) and Gumbel numbers sum to the most, and the sums (B,)."""
+
+def select(
+    seed: int,
+    numbers: NDArray[np.uint32],
+    a: NDArray[np.float32],
+    b: NDArray[np.float32],
+    table: NDArray[np.float32] | None,
+    count: int,
+    num_threads: int,
+    indices: NDArray[np.int64],
+    values: NDArray[np.float64],
+) -> None:
+    """Fill what gumbel_argmax finds among the first candidates, without storing their scores."""

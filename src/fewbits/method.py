@@ -162,6 +162,16 @@ class Representation(nn.Module, ABC):
     def update(self) -> None:
         """Take note of a training step: averages, counts. `attach` calls it; without it, call it once a step."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tensors that are represented; by default each is a step of its own."""
+        return self.steps
+
+    def settled(self, step: str) -> Mapping[str, Tensor]:
+        """Return which elements of which tensors a step makes final, a bool tensor each; by default all of one."""
+        values = self().values
+        return {step: torch.ones(values[step].shape, dtype=torch.bool)}
+
     def owner_of(self, name: str) -> str:
         """Return the tensor that one of the representation's own parameters is of; the parameter's name if of none."""
         return name

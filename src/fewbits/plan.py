@@ -72,3 +72,13 @@ def tile_rows(spec: TensorSpec, span: tuple[int, int]) -> tuple[int, int]:
     if row and start % row == 0 and stop % row == 0:
         return (stop - start) // row, row
     return 1, stop - start
+
+
+def tile_shape(spec: TensorSpec, span: tuple[int, int] | None) -> tuple[int, ...]:
+    """Return the shape of what a part has of a tensor: all of it, whole rows, or a vector of elements."""
+    if span is None:
+        return spec.shape
+    row = spec.num_elements // max(1, spec.num_rows)
+    if len(spec.shape) >= 2 and row and span[0] % row == 0 and span[1] % row == 0:
+        return ((span[1] - span[0]) // row, *spec.shape[1:])
+    return (span[1] - span[0],)

@@ -4,6 +4,8 @@ Every word is addressed: by the file's seed, a purpose, a stream (a block, a par
 and a place in the item. So any of them is computed alone, by any thread, on any machine. Floats follow by operations
 that IEEE 754 rounds exactly (+ - × ÷ √ in float64, one after the other), in the order written here.
 
+What is written out here in NumPy is the specification; `fewbits._core` gives the same bits, many times faster.
+
 Source: Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3", Philox4x32-10.
 """
 
@@ -15,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewbits.errors import InvalidArgument
+from fewbits.native import core
 
 # WIRE: what a stream is for; never reused.
 CANDIDATES, DITHER, PERMUTATION, PRIVATE, SIGNS = 1, 2, 3, 4, 5
@@ -24,6 +27,7 @@ _MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)  # WIRE
 _WEYL = 0x9E3779B9, 0xBB67AE85  # WIRE
 _ROUNDS = 10
 _LOW = np.uint64(0xFFFFFFFF)
+_SEEDS = (1 << 64) - 1
 
 # WIRE: rational approximations of the normal quantile, lowest power first, within 1e-8 of it for p >= 1e-19. Central:
 # in 0.180625 - (p - 1/2)^2, of the quantile divided by p - 1/2. Tail: in sqrt(-log p), of the quantile's magnitude.
@@ -76,12 +80,28 @@ def words(
     """
     if num_places > MOST_PLACES:
         raise InvalidArgument(f"an item has {MOST_PLACES} words, not {num_places}.")
+    native = core()
+    if native is None:
+        return _words(seed, purpose, numbers, items, num_places)
+    if np.size(numbers) != 1:
+        numbers, items = np.broadcast_arrays(numbers, items)
+    found = np.empty((*np.broadcast_shapes(np.shape(numbers), np.shape(items)), num_places), np.uint32)
+    flat_numbers, flat_items = (
+        np.require(each, dtype, ["C", "A"]).reshape(-1) for each, dtype in ((numbers, np.uint32), (items, np.uint64))
+    )
+    native.random_words(seed & _SEEDS, purpose, flat_numbers, flat_items, num_places, found)
+    return found
+
+
+def _words(
+    seed: int, purpose: int, numbers: NDArray[np.integer], items: NDArray[np.integer], num_places: int
+) -> NDArray[np.uint32]:
     number, item = (each[..., None] for each in np.broadcast_arrays(numbers, items))
     item = item.astype(np.uint64)
     group = np.arange(-(-num_places // 4), dtype=np.uint64) + np.uint64(purpose << 24)
     counter = np.broadcast_arrays(item & _LOW, item >> np.uint64(32), number.astype(np.uint64), group)
     found = np.stack(philox(seed, counter), -1).astype(np.uint32)
-    return found.reshape(*found.shape[:-2], -1)[..., :num_places]
+    return found.reshape(*found.shape[:-2], 4 * len(group))[..., :num_places]
 
 
 def lattice(numbers: Stream, items: NDArray[np.integer], num_places: int) -> NDArray[np.uint32]:
@@ -145,7 +165,13 @@ def uniforms(words: NDArray[np.uint32]) -> NDArray[np.float64]:
 
 def normals(words: NDArray[np.uint32]) -> NDArray[np.float64]:
     """Return the normal quantiles of words' uniform numbers, (...) float64."""
-    return normal_quantile(uniforms(words))
+    native = core()
+    if native is None:
+        return _normal_quantile(uniforms(words))
+    words = np.require(words, np.uint32, ["C", "A"])
+    found = np.empty(words.shape, np.float64)
+    native.random_normals(words, found)
+    return found
 
 
 def normal_quantile(p: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -159,11 +185,20 @@ def normal_quantile(p: NDArray[np.float64]) -> NDArray[np.float64]:
     Returns:
         (...) float64, within 1e-8.
     """
-    p = np.asarray(p, np.float64)
+    native = core()
+    if native is None:
+        return _normal_quantile(np.asarray(p, np.float64))
+    p = np.require(p, np.float64, ["C", "A"])
+    found = np.empty(p.shape, np.float64)
+    native.normal_quantiles(p, found)
+    return found
+
+
+def _normal_quantile(p: NDArray[np.float64]) -> NDArray[np.float64]:
     q = p - 0.5
     r = _EDGE - q * q
     central = q * (_polynomial(_CENTRAL, r) / _polynomial(_CENTRAL_BELOW, r))
-    s = np.sqrt(-log(np.where(q < 0, p, 1.0 - p)))
+    s = np.sqrt(-_log(np.where(q < 0, p, 1.0 - p)))
     tail = _polynomial(_TAIL, s) / _polynomial(_TAIL_BELOW, s)
     return np.where(np.abs(q) <= _CENTRE, central, np.where(q < 0, -tail, tail))
 
@@ -176,7 +211,17 @@ def log(x: NDArray[np.float64]) -> NDArray[np.float64]:
     Args:
         x: (...) float64, normal numbers above 0.
     """
-    mantissa, exponent = np.frexp(np.asarray(x, np.float64))  # from 1/2 to 1
+    native = core()
+    if native is None:
+        return _log(np.asarray(x, np.float64))
+    x = np.require(x, np.float64, ["C", "A"])
+    found = np.empty(x.shape, np.float64)
+    native.random_logs(x, found)
+    return found
+
+
+def _log(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    mantissa, exponent = np.frexp(x)  # from 1/2 to 1
     low = mantissa < _SQRT_2 / 2
     mantissa, exponent = np.where(low, 2 * mantissa, mantissa), exponent - low
     y = (mantissa - 1.0) / (mantissa + 1.0)

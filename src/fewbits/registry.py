@@ -13,6 +13,7 @@ METHODS: dict[str, tuple[int, str, str]] = {
     "lossless": (1, "fewbits.methods.lossless", "Lossless"),
     "ecsq": (2, "fewbits.methods.ecsq", "Ecsq"),
     "epr": (3, "fewbits.methods.epr", "Epr"),
+    "miracle": (4, "fewbits.methods.miracle", "Miracle"),
 }
 IDS_BY_CODE: dict[int, str] = {code: id for id, (code, _, _) in METHODS.items()}
 

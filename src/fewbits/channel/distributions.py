@@ -92,10 +92,10 @@ class Gaussian(Real):
         """Build from (..., dim) float64 arrays that broadcast: means and standard deviations before truncation, ends.
 
         Raises:
-            InvalidArgument: a mean is not finite, a standard deviation not finite and above 0, or ends not in order.
+            InvalidArgument: a mean is not finite, a standard deviation not finite and above 0, ends not in order, or
+                shapes do not broadcast.
         """
-        arrays = np.broadcast_arrays(*(np.asarray(each, np.float64) for each in (mean, sd, low, high)))
-        self.mean, self.sd, self.low, self.high = arrays
+        self.mean, self.sd, self.low, self.high = _together(mean, sd, low, high)
         if not np.isfinite(self.mean).all():
             raise InvalidArgument("a Gaussian's mean is not a finite number.")
         if not (np.isfinite(self.sd).all() and (self.sd > 0).all()):
@@ -157,9 +157,9 @@ class Uniform(Real):
         """Build from (..., dim) float64 arrays that broadcast.
 
         Raises:
-            InvalidArgument: the ends are not finite, or not in order.
+            InvalidArgument: the ends are not finite, or not in order, or shapes do not broadcast.
         """
-        self.low, self.high = np.broadcast_arrays(np.asarray(low, np.float64), np.asarray(high, np.float64))
+        self.low, self.high = _together(low, high)
         if not (np.isfinite(self.low).all() and np.isfinite(self.high).all() and (self.low < self.high).all()):
             raise InvalidArgument("the ends of a uniform distribution must be finite and in order.")
 
@@ -226,6 +226,15 @@ class Counts(Categorical):
     def drawn(self, words: NDArray[np.uint32]) -> NDArray[np.int64]:
         """Return the states that words (...) uint32 fall on, int64: the first whose counts up to it exceed the word."""
         return np.searchsorted(self._ends, words.astype(np.int64), side="right")
+
+
+def _together(*arrays: ArrayLike) -> tuple[Floats, ...]:
+    given = [np.asarray(each, np.float64) for each in arrays]
+    try:
+        return tuple(np.broadcast_arrays(*given))
+    except ValueError:
+        shapes = ", ".join(str(each.shape) for each in given)
+        raise InvalidArgument(f"a distribution's arrays do not fit each other: {shapes}.") from None
 
 
 def _log_mass(low: Floats, high: Floats) -> Floats:

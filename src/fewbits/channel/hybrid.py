@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fewbits.channel.distributions import Floats, Gaussian, Real, Uniform
 from fewbits.channel.orc import sorted_times
-from fewbits.channel.problem import Problem, Proposal, RealProblem, Target, Values
+from fewbits.channel.problem import Problem, Proposal, RealProblem, Target, Values, num_words_of
 from fewbits.channel.simulator import (
     ChannelSimulator,
     Message,
@@ -32,7 +32,8 @@ from fewbits.channel.simulator import (
 from fewbits.errors import Corrupt, InvalidArgument
 from fewbits.random import CANDIDATES, normal_quantile, uniforms, words
 
-MOST_CELLS = 1 << 24  # of a dimension
+# WIRE: of a dimension; then cell and dither, 20 and 33 bits, add up without rounding, and no share of M becomes 1.
+MOST_CELLS = 1 << 20
 
 
 class Hybrid(ChannelSimulator):
@@ -45,7 +46,7 @@ class Hybrid(ChannelSimulator):
         """Build the simulator.
 
         Args:
-            num_cells: (dim,) integers from 1 to 2^24.
+            num_cells: (dim,) integers from 1 to 2^20.
             cap: candidates after which the search ends; with `ordered` the number of candidates.
             ordered: pick by ordered random coding, which is biased, not by the Poisson functional representation.
             tail: probability of a whole Gaussian, over all dimensions, that is cut off.
@@ -116,8 +117,10 @@ class Hybrid(ChannelSimulator):
     def decode(self, message: Message, proposal: Proposal, *, seed: int, numbers: ArrayLike | None = None) -> Values:
         """Return the samples (size, dim) float64; see `ChannelSimulator`."""
         self.check_indices(message.indices)
-        if not isinstance(proposal, Real) or message.offsets.shape != (len(message.indices), len(self.num_cells)):
-            raise InvalidArgument("hybrid coding is for real samples, each with an offset for every dimension.")
+        if not isinstance(proposal, Real) or num_words_of(proposal) != len(self.num_cells):
+            raise InvalidArgument("hybrid coding is for real samples, with cells of each of their dimensions.")
+        if message.offsets.shape != (len(message.indices), len(self.num_cells)):
+            raise InvalidArgument("every sample of hybrid coding has an offset for each dimension.")
         if ((message.offsets < 0) | (message.offsets >= self.num_cells)).any():
             raise Corrupt("a sample's cell is beyond the number of cells.")
         streams = stream_numbers(numbers, len(message.indices))

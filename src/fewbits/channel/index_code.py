@@ -2,7 +2,7 @@
 
 A number n from 1 on is 2^c and something below 2^c: c, its octave, has a Zipf distribution's probability, in integers;
 inside an octave all numbers count alike, which costs 0.03 to 0.1 bit. Where no exponent suits, octaves have the
-probabilities of Elias's delta code.
+probabilities of Elias's delta code, or a table of their own, which is worth its bytes for some hundred indices or more.
 
 Source: the exponent by Theis, Yosri 2022 (arXiv:2110.12805), section 2; Elias 1975.
 """
@@ -17,9 +17,13 @@ from fewbits.coder.integers import ArraySpec, CodedArray, IntegerModel, ModelSet
 from fewbits.coder.leb128 import read_uint, write_uint
 from fewbits.coder.table import TOTAL, Table
 from fewbits.errors import Corrupt, InvalidArgument
+from fewbits.models.descriptions import read_model, write_table
+from fewbits.models.histogram import histogram_table
 
 NUM_EXPONENTS = 64  # WIRE: exponent i is 1 + 2^(-i/8)
 DELTA = NUM_EXPONENTS  # WIRE: Elias's delta code
+OWN = DELTA + 1  # WIRE: a table of the octaves follows
+_HISTOGRAM = 192  # WIRE: how it begins
 MOST_OCTAVES = 63
 
 # WIRE: 2^16 times 2^-(2^(-i/8)), rounded: how much less an octave's probability is than the one's before.
@@ -36,13 +40,14 @@ def exponent_for(bits: float) -> int:
     return max(0, min(NUM_EXPONENTS - 1, round(8 * math.log2(bits + math.log2(math.e) / math.e + 1))))
 
 
-def octave_table(exponent: int, num_octaves: int) -> Table:
-    """Return the table of octaves 0 … num_octaves - 1.
+def octave_table(exponent: int, cap: int) -> Table:
+    """Return the table of the octaves of numbers 1 … cap.
 
     Args:
         exponent: 0 … 63, or DELTA.
-        num_octaves: from 2 to 63.
+        cap: from 2 to 2^63 - 1.
     """
+    num_octaves = cap.bit_length()
     if exponent == DELTA:
         weights = [1 << (62 - 2 * (octave + 1).bit_length()) for octave in range(num_octaves)]
     else:
@@ -50,6 +55,8 @@ def octave_table(exponent: int, num_octaves: int) -> Table:
         for octave in range(num_octaves):
             weights.append(_HARMONIC[min(octave, len(_HARMONIC) - 1)] * height >> 16)
             height = height * _RATIOS[exponent] >> 16
+    last = num_octaves - 1
+    weights[last] = weights[last] * (cap - (1 << last) + 1) >> last  # the last octave may not be whole
     total = sum(weights)
     counts = [1 + (TOTAL - num_octaves) * weight // total for weight in weights]
     counts[0] += TOTAL - sum(counts)
@@ -62,26 +69,29 @@ def encode_indices(indices: NDArray[np.int64], cap: int, exponent: int | None = 
     Args:
         indices: (N,) int64 from 0 to cap - 1.
         cap: number of candidates that there may be, from 1 to 2^63 - 1; the decoder knows it.
-        exponent: 0 … 63, or DELTA; by default the one that takes the fewest bits.
+        exponent: 0 … 63, or DELTA; by default the one that takes the fewest bits, or OWN where that takes fewer.
 
     Raises:
-        InvalidArgument: an index, or the exponent, is out of its range.
+        InvalidArgument: an index, the cap or the exponent is out of its range.
     """
+    _check_cap(cap)
     if indices.size and (int(indices.min()) < 0 or int(indices.max()) >= cap):
         raise InvalidArgument(f"an index is not from 0 to {cap - 1}.")
     if exponent is not None and not 0 <= exponent <= DELTA:
         raise InvalidArgument(f"an exponent is from 0 to {DELTA}, not {exponent}.")
     numbers = indices.astype(np.uint64) + np.uint64(1)
     octaves = _octaves(numbers)
-    num_octaves = cap.bit_length()
-    if not indices.size or num_octaves < 2:
+    if not indices.size or cap < 2:
         return b""
-    if exponent is None:
-        used = np.bincount(octaves, minlength=num_octaves)
-        exponent = min(range(DELTA + 1), key=lambda each: _cost(octave_table(each, num_octaves), used))
-    models = ModelSet((IntegerModel(octave_table(exponent, num_octaves)),))
-    body = encode_body([CodedArray(octaves, models)], wide=False)
-    return bytes([exponent]) + write_uint(len(body)) + body + _packed(numbers, octaves)
+    if exponent is not None:
+        head = _head(bytes([exponent]), octave_table(exponent, cap), octaves)
+    else:
+        used = np.bincount(octaves, minlength=cap.bit_length())
+        exponent = min(range(DELTA + 1), key=lambda each: _cost(octave_table(each, cap), used))
+        head, own = _head(bytes([exponent]), octave_table(exponent, cap), octaves), histogram_table(0, used)
+        if own is not None and (described := write_table(own))[0] == _HISTOGRAM:
+            head = min(head, _head(bytes([OWN]) + described, own, octaves), key=len)
+    return head + _packed(numbers, octaves)
 
 
 def decode_indices(data: bytes, count: int, cap: int) -> NDArray[np.int64]:
@@ -89,23 +99,41 @@ def decode_indices(data: bytes, count: int, cap: int) -> NDArray[np.int64]:
 
     Raises:
         Corrupt: the data breaks a rule, or an index is not below the cap.
+        InvalidArgument: the cap is out of its range.
     """
-    num_octaves = cap.bit_length()
-    if not count or num_octaves < 2:
+    _check_cap(cap)
+    if not count or cap < 2:
         if data:
             raise Corrupt("there are bytes where no index needs any.")
         return np.zeros(count, np.int64)
-    if not data or data[0] > DELTA:
-        raise Corrupt("indices have no exponent.")
-    size, position = read_uint(data, 1)
+    model, position = _read_model(data, cap)
+    size, position = read_uint(data, position)
     if position + size > len(data):
         raise Corrupt("the octaves of indices end too soon.")
-    models = ModelSet((IntegerModel(octave_table(data[0], num_octaves)),))
-    octaves = decode_body(data[position : position + size], [ArraySpec(1, count, models)])[0].reshape(-1)
+    array = ArraySpec(1, count, ModelSet((model,)))
+    octaves = decode_body(data[position : position + size], [array])[0].reshape(-1)
+    if int(octaves.min()) < 0 or int(octaves.max()) >= cap.bit_length():
+        raise Corrupt(f"an index is beyond the cap of {cap}.")
     indices = _unpacked(data[position + size :], octaves) - 1
     if int(indices.max()) >= cap:
         raise Corrupt(f"an index is beyond the cap of {cap}.")
     return indices
+
+
+def _head(described: bytes, table: Table, octaves: NDArray[np.int64]) -> bytes:
+    body = encode_body([CodedArray(octaves, ModelSet((IntegerModel(table),)))], wide=False)
+    return described + write_uint(len(body)) + body
+
+
+def _read_model(data: bytes, cap: int) -> tuple[IntegerModel, int]:
+    if not data or data[0] > OWN or (data[0] == OWN and data[1:2] != bytes([_HISTOGRAM])):
+        raise Corrupt("indices have no exponent.")
+    return read_model(data, 1) if data[0] == OWN else (IntegerModel(octave_table(data[0], cap)), 1)
+
+
+def _check_cap(cap: int) -> None:
+    if not 1 <= cap < 1 << MOST_OCTAVES:
+        raise InvalidArgument(f"a cap is from 1 to 2^{MOST_OCTAVES} - 1, not {cap}.")
 
 
 def _octaves(numbers: NDArray[np.uint64]) -> NDArray[np.int64]:

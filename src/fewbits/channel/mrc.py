@@ -4,23 +4,40 @@ Bias: the sample is one of the target only as N grows: with N = 2^(KL + t) it is
 (20 dimensions), by a twelfth at t = 4. Cost: log2 N bits, N candidates. Right where blocks are many and N is small: a
 number of fixed length costs less than one that is entropy coded up to t = 2 or so.
 
-Source: Havasi, Peharz, Hernández-Lobato 2019 (arXiv:1810.00440), algorithm 1.
+Candidates may be each sample's own, or one table for all: then each sample still has its target's law, and N × dim
+numbers are made once. A lattice fills space more evenly than random numbers do.
+
+Source: Havasi, Peharz, Hernández-Lobato 2019 (arXiv:1810.00440), algorithm 1; its authors' code has one table of
+low-discrepancy points for all blocks.
 """
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewbits.channel.distributions import Floats
-from fewbits.channel.problem import Proposal, Target, problem_of
+from fewbits.channel.distributions import Floats, Gaussian
+from fewbits.channel.problem import Problem, Proposal, Target, Values, drawn, num_words_of, problem_of
+from fewbits.channel.scores import candidate_table, select_from_stream, select_from_table
 from fewbits.channel.simulator import ChannelSimulator, Message, checked_cap, search, stream_numbers
+from fewbits.errors import InvalidArgument
+from fewbits.native import num_threads
+from fewbits.random import CANDIDATES, Stream, lattice, words
+
+CANDIDATES_KINDS = ("own", "shared", "lattice")  # WIRE: their places
 
 
 class Mrc(ChannelSimulator):
     """Minimal random coding with a fixed number of candidates."""
 
-    def __init__(self, num_candidates: int) -> None:
-        """Look at this many candidates, from 1 to 2^31."""
-        self._cap = checked_cap(num_candidates)
+    def __init__(self, num_candidates: int, *, candidates: str = "own") -> None:
+        """Look at this many candidates, from 1 to 2^31: "own" ones of each sample, "shared" ones or a "lattice" of all.
+
+        Raises:
+            InvalidArgument: the number or the kind is none of these.
+        """
+        if candidates not in CANDIDATES_KINDS:
+            raise InvalidArgument(f"candidates are one of {', '.join(CANDIDATES_KINDS)}, not {candidates!r}.")
+        self._cap, self._kind = checked_cap(num_candidates), candidates
+        self._table: tuple[int, NDArray[np.float32]] | None = None  # with its seed
 
     @property
     def cap(self) -> int:
@@ -28,11 +45,49 @@ class Mrc(ChannelSimulator):
         return self._cap
 
     def encode(self, target: Target, proposal: Proposal, *, seed: int, numbers: ArrayLike | None = None) -> Message:
-        """Pick a candidate for each target; see `ChannelSimulator`."""
+        """Pick a candidate for each target; see `ChannelSimulator`.
+
+        Gaussian targets against a standard normal proposal are scored by the core, in float32 (`scores`).
+        """
         problem = problem_of(target, proposal)
+        streams = stream_numbers(numbers, problem.size)
+        if isinstance(target, Gaussian) and _is_standard(proposal) and np.isinf(target.low).all():
+            indices = self._selected(target, problem, seed, streams)
+            return Message.of(indices)._replace(num_candidates=np.full(problem.size, self._cap))
+        if self._kind == "lattice":
+            raise InvalidArgument("a lattice of candidates is for Gaussian targets and a standard normal proposal.")
         problem.greatest = np.full(problem.size, np.inf)  # all are looked at: times are in no order
-        message = search(problem, _alone, self._cap, seed, stream_numbers(numbers, problem.size))
+        message = search(problem, _alone, self._cap, seed, streams, shared=self._kind == "shared")
         return message._replace(capped=np.zeros(problem.size, np.bool_))
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "Mrc":
+        return self  # its table is large, and only remembered
+
+    def _selected(self, target: Gaussian, problem: Problem, seed: int, streams: NDArray[np.int64]) -> NDArray[np.int64]:
+        shape = problem.size, problem.num_words
+        precision = np.broadcast_to(1 / target.sd**2, shape)
+        squares = ((1 - precision) / 2).astype(np.float32)
+        slopes = (np.broadcast_to(target.mean, shape) * precision).astype(np.float32)
+        if self._kind == "own":
+            return select_from_stream(seed, streams, self._cap, squares, slopes, num_threads())
+        if self._table is None or self._table[0] != seed or len(self._table[1]) != problem.num_words:
+            kind = "philox" if self._kind == "shared" else "lattice"
+            self._table = seed, candidate_table(seed, 0, self._cap, problem.num_words, kind)
+        return select_from_table(seed, streams, self._table[1], squares, slopes, num_threads())
+
+    def decode(self, message: Message, proposal: Proposal, *, seed: int, numbers: ArrayLike | None = None) -> Values:
+        """Return the samples; see `ChannelSimulator`."""
+        if self._kind == "own":
+            return super().decode(message, proposal, seed=seed, numbers=numbers)
+        self.check_indices(message.indices)
+        stream_numbers(numbers, len(message.indices))
+        if self._kind == "lattice":
+            return drawn(proposal, lattice(Stream(seed, CANDIDATES), message.indices, num_words_of(proposal)))
+        return drawn(proposal, words(seed, CANDIDATES, np.zeros(1, np.int64), message.indices, num_words_of(proposal)))
+
+
+def _is_standard(proposal: Proposal) -> bool:
+    return isinstance(proposal, Gaussian) and bool((proposal.mean == 0).all() and (proposal.sd == 1).all())
 
 
 def _alone(exponentials: Floats, before: Floats, start: int) -> NDArray[np.float64]:

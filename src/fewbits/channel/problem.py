@@ -72,21 +72,36 @@ def drawn(proposal: Proposal, words: NDArray[np.uint32]) -> Values:
     return proposal.quantile(uniforms(words))
 
 
+def num_words_of(proposal: Proposal) -> int:
+    """Return how many words a candidate is made of.
+
+    Raises:
+        InvalidArgument: the proposal has no axis of dimensions, or is a truncated Gaussian, of which none can be drawn.
+    """
+    if isinstance(proposal, Counts):
+        return 1
+    if not proposal.low.ndim:
+        raise InvalidArgument("a proposal comes as (dim,) arrays, not as numbers.")
+    if isinstance(proposal, Gaussian) and (np.isfinite(proposal.low).any() or np.isfinite(proposal.high).any()):
+        raise InvalidArgument("candidates of a truncated Gaussian cannot be drawn: a proposal is whole or uniform.")
+    return proposal.low.shape[-1]
+
+
 class RealProblem(Problem):
     """Independent real coordinates."""
 
     def __init__(self, target: Real, proposal: Gaussian | Uniform) -> None:
         """Check and measure; arrays of the target are (size, dim), of the proposal (dim,) or (size, dim)."""
-        shape = np.broadcast_shapes(target.low.shape, proposal.low.shape)
-        if len(shape) != 2:
-            raise InvalidArgument(f"targets come as (size, dim) arrays, not {shape}.")
+        given, num_words = target.low.shape, num_words_of(proposal)
+        # As many samples as targets: decoding has the proposal's shape alone, and one of (size, dim) must fit too.
+        if len(given) != 2 or given[1] not in (1, num_words) or proposal.low.shape[:-1] not in ((), given[:1]):
+            raise InvalidArgument(f"targets of {given} do not fit a proposal of {proposal.low.shape}.")
+        shape = (given[0], num_words)
         self.size, self.num_words = shape
         self.target, self.proposal = target, proposal
         self.low, self.high = (np.broadcast_to(end, shape) for end in (target.low, target.high))
         if (self.low < proposal.low).any() or (self.high > proposal.high).any():
             raise InvalidArgument("the support of a target is not inside that of the proposal.")
-        if np.isfinite(proposal.low).any() and isinstance(proposal, Gaussian):
-            raise InvalidArgument("candidates of a truncated Gaussian cannot be drawn: a proposal is whole or uniform.")
         self.ratio = Parabola(*(np.broadcast_to(each, shape) for each in target.parabola.minus(proposal.parabola)))
         self.greatest = self.ratio.greatest(self.low, self.high).sum(1)
         mean, square = target.moments()
@@ -154,7 +169,7 @@ class CategoricalProblem(Problem):
             table = np.log(self.target) - np.log(proposal.probabilities)
         self.table = np.where(self.target > 0, table, -np.inf)
         self.greatest = self.table.max(1)
-        self.divergence = np.maximum(np.where(self.target > 0, self.target * self.table, 0.0).sum(1), 0.0)
+        self.divergence = np.maximum((self.target * np.where(self.target > 0, table, 0.0)).sum(1), 0.0)
 
     def log_ratios(self, rows: NDArray[np.int64], words: NDArray[np.uint32]) -> Floats:
         """Return log target - log proposal of candidates; see `Problem`."""

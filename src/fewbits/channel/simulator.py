@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewbits.channel.distributions import Floats
-from fewbits.channel.problem import Problem, Proposal, Target, Values, drawn
+from fewbits.channel.problem import Problem, Proposal, Target, Values, drawn, num_words_of
 from fewbits.errors import Corrupt, InvalidArgument
 from fewbits.random import CANDIDATES, PRIVATE, log, uniforms, words
 
@@ -30,6 +30,13 @@ class Message(NamedTuple):
     offsets: NDArray[np.int64]
     num_candidates: NDArray[np.int64]
     capped: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, indices: NDArray[np.int64], offsets: NDArray[np.int64] | None = None) -> "Message":
+        """Return a message as a decoder has it: indices (size,) and offsets (size, dim), if there are any."""
+        size = len(indices)
+        none = np.zeros((size, 0), np.int64)
+        return cls(indices, none if offsets is None else offsets, np.zeros(size, np.int64), np.zeros(size, np.bool_))
 
 
 class ChannelSimulator(ABC):
@@ -62,9 +69,8 @@ class ChannelSimulator(ABC):
             Corrupt: an index is beyond the cap, or an offset beyond its cells.
         """
         self.check_indices(message.indices)
-        num_words = 1 if not hasattr(proposal, "low") else proposal.low.shape[-1]  # pyright: ignore
         streams = stream_numbers(numbers, len(message.indices))
-        return drawn(proposal, words(seed, CANDIDATES, streams, message.indices, num_words))
+        return drawn(proposal, words(seed, CANDIDATES, streams, message.indices, num_words_of(proposal)))
 
     @property
     @abstractmethod
@@ -76,7 +82,10 @@ class ChannelSimulator(ABC):
 
         Raises:
             Corrupt: one has not.
+            InvalidArgument: they are not one for each sample.
         """
+        if indices.ndim != 1:
+            raise InvalidArgument(f"samples have an index each, not {indices.shape}.")
         if indices.size and (int(indices.min()) < 0 or int(indices.max()) >= self.cap):
             raise Corrupt(f"a candidate's number is beyond the cap of {self.cap}.")
 
@@ -96,17 +105,18 @@ def stream_numbers(numbers: ArrayLike | None, size: int) -> NDArray[np.int64]:
     """Return the streams of a batch, (size,).
 
     Raises:
-        InvalidArgument: there are more or fewer than samples.
+        InvalidArgument: there are more or fewer than samples, or one is not an integer from 0 to 2^32 - 1.
     """
-    streams = np.arange(size, dtype=np.int64) if numbers is None else np.asarray(numbers).astype(np.int64)
-    if streams.shape != (size,):
-        raise InvalidArgument(f"{size} samples need as many streams, not {streams.shape}.")
-    return streams
+    given = np.arange(size) if numbers is None else np.asarray(numbers)
+    if given.shape != (size,):
+        raise InvalidArgument(f"{size} samples need as many streams, not {given.shape}.")
+    if given.size and (given.dtype.kind not in "iu" or int(given.min()) < 0 or int(given.max()) >= 1 << 32):
+        raise InvalidArgument("streams have integer numbers from 0 to 2^32 - 1.")
+    return given.astype(np.int64)
 
 
 # Arrival times of candidates n = start … start + count - 1: from exponentials (A, count) and the times before (A,).
 Arrivals = Callable[[Floats, Floats, int], Floats]
-LogRatios = Callable[[NDArray[np.int64], NDArray[np.uint32]], Floats]
 
 
 def poisson_times(exponentials: Floats, before: Floats, start: int) -> Floats:
@@ -114,7 +124,9 @@ def poisson_times(exponentials: Floats, before: Floats, start: int) -> Floats:
     return np.add.accumulate(np.concatenate([before[:, None], exponentials], 1), 1)[:, 1:]
 
 
-def search(problem: Problem, arrivals: Arrivals, cap: int, seed: int, numbers: NDArray[np.int64]) -> Message:
+def search(
+    problem: Problem, arrivals: Arrivals, cap: int, seed: int, numbers: NDArray[np.int64], *, shared: bool = False
+) -> Message:
     """Pick the candidate whose arrival time divided by its ratio is least.
 
     It ends where no later one can have less: at the first n with least score <= T_n / greatest ratio; or at the cap.
@@ -127,7 +139,8 @@ def search(problem: Problem, arrivals: Arrivals, cap: int, seed: int, numbers: N
         count = min(cap - start, max(_FIRST_CHUNK, start), max(16, _MOST_WORDS // (problem.num_words * len(open_rows))))
         items = np.arange(start, start + count)[None, :]
         streams = numbers[open_rows][:, None]
-        ratios = problem.log_ratios(open_rows, words(seed, CANDIDATES, streams, items, problem.num_words))
+        sources = np.zeros_like(streams) if shared else streams
+        ratios = problem.log_ratios(open_rows, words(seed, CANDIDATES, sources, items, problem.num_words))
         exponentials = -log(uniforms(words(seed, PRIVATE, streams, items, 1)[..., 0]))
         times = arrivals(exponentials, time[open_rows], start)
         log_times = log(times)

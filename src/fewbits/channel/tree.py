@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewbits.channel.distributions import Floats, Real
-from fewbits.channel.problem import Proposal, RealProblem, Target, Values
+from fewbits.channel.problem import Proposal, RealProblem, Target, Values, num_words_of
 from fewbits.channel.simulator import ChannelSimulator, Message, stream_numbers
 from fewbits.errors import InvalidArgument
 from fewbits.random import CANDIDATES, PRIVATE, log, uniforms, words
@@ -48,11 +48,16 @@ class Tree(ChannelSimulator):
         """Pick a node for each target; see `ChannelSimulator`.
 
         Raises:
-            InvalidArgument: as there; or the targets have several dimensions, or are somewhere wider than the proposal.
+            InvalidArgument: as there; or the targets have several dimensions, or are somewhere wider than the proposal,
+                or their ratio has no bound, or they have a proposal each.
         """
         if not isinstance(target, Real) or not isinstance(proposal, Real):
             raise InvalidArgument("a tree is for real targets of one dimension.")
         problem = RealProblem(target, proposal)
+        if proposal.low.ndim != 1:
+            raise InvalidArgument("a tree has one proposal for all targets.")
+        if not np.isfinite(problem.greatest).all():
+            raise InvalidArgument("a tree is for targets whose ratio to the proposal is bounded.")
         streams = stream_numbers(numbers, problem.size)
         thresholds, root = _Thresholds(problem), np.ones(problem.size, np.int64)
         queue = _Queue(root[:, None], _waits(root, seed, streams)[:, None])
@@ -101,7 +106,7 @@ class Tree(ChannelSimulator):
     def decode(self, message: Message, proposal: Proposal, *, seed: int, numbers: ArrayLike | None = None) -> Values:
         """Return the samples (size, 1) float64; see `ChannelSimulator`."""
         self.check_indices(message.indices)
-        if not isinstance(proposal, Real):
+        if not isinstance(proposal, Real) or num_words_of(proposal) != 1 or proposal.low.ndim != 1:
             raise InvalidArgument("a tree is for real samples of one dimension.")
         streams = stream_numbers(numbers, len(message.indices))
         return node_values(message.indices + 1, proposal, seed, streams)[:, None]
@@ -137,10 +142,13 @@ def _depths(node: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def node_values(node: NDArray[np.int64], proposal: Real, seed: int, streams: NDArray[np.int64]) -> Floats:
-    """Return the place of nodes' arrivals, (A,) float64. WIRE NUMERICS: position plus uniform, halved depth times."""
+    """Return the place of nodes' arrivals, (A,) float64.
+
+    WIRE NUMERICS: position plus uniform, halved depth times, at most 1 - 2^-53: deep down the sum may round up to 1.
+    """
     depth = _depths(node)
     uniform = uniforms(words(seed, CANDIDATES, streams, node, 1)[:, 0])
-    shares = np.ldexp((node - (np.int64(1) << depth)) + uniform, -depth)
+    shares = np.minimum(np.ldexp((node - (np.int64(1) << depth)) + uniform, -depth), 1 - 2.0**-53)
     return proposal.quantile(shares[:, None])[:, 0]
 
 

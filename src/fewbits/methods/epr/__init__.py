@@ -17,9 +17,9 @@ from torch import Tensor
 from fewbits.chunk import Chunk, TensorSpec
 from fewbits.errors import Corrupt, InvalidArgument
 from fewbits.method import MethodConfig, Source, Survey, TrainableMethod
-from fewbits.methods.epr.groups import Strength, groups_of, least_of_group, matching
+from fewbits.methods.epr.groups import Strength, groups_of, least_of_group
 from fewbits.methods.epr.payload import VERSION, decode_levels
-from fewbits.methods.epr.representation import EprRepresentation, tile_shape
+from fewbits.methods.epr.representation import EprRepresentation
 from fewbits.methods.epr.start import Started, choice_of_decoder, started_from
 from fewbits.methods.lossless import Lossless, code_bits
 from fewbits.models.adaptive_counts import AdaptiveCounts, Layout
@@ -28,8 +28,9 @@ from fewbits.models.entropy_model import EntropyModel
 from fewbits.models.laplace import Laplace
 from fewbits.nn.latent_tensor import DecoderChoice, LatentTensor, decoded_values
 from fewbits.nn.units import unit_groups
+from fewbits.patterns import matching
 from fewbits.payload import check_version
-from fewbits.plan import group_network
+from fewbits.plan import group_network, tile_shape
 from fewbits.quantize.elements import write_values
 from fewbits.quantize.parameter_decoders import MOST_BASIS_WORK, MOST_KERNEL, nearest_code, step_of
 from fewbits.quantize.rounding import equal_slope_step

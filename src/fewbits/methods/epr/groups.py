@@ -1,13 +1,13 @@
 """Which tensors share a decoder and a density, and with which step they start."""
 
-import fnmatch
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewbits.chunk import TensorSpec
+from fewbits.patterns import matching
 from fewbits.plan import group_network
 from fewbits.quantize.rounding import energy_at_stake
 
@@ -23,11 +23,6 @@ class Strength(NamedTuple):
     def of(cls, spec: TensorSpec, values: NDArray[np.float64]) -> Self:
         """Measure a tensor's values (N,), at least one."""
         return cls(spec, energy_at_stake(values), float(np.abs(values).max()))
-
-
-def matching(patterns: Mapping[str, Any], name: str) -> Any:
-    """Return the first entry whose pattern matches a tensor's name; None if none does."""
-    return next((value for pattern, value in patterns.items() if fnmatch.fnmatchcase(name, pattern)), None)
 
 
 def groups_of(specs: Sequence[TensorSpec], patterns: Mapping[str, str]) -> list[list[str]]:

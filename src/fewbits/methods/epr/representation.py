@@ -19,7 +19,7 @@ from fewbits.methods.lossless import code_bits
 from fewbits.nn.latent_tensor import LatentTensor, decoded_values
 from fewbits.nn.relaxed import relaxed
 from fewbits.nn.units import UnitGroup
-from fewbits.plan import group_network, tiles
+from fewbits.plan import group_network, tile_shape, tiles
 from fewbits.tensors import bits_of, from_bits, lossy_values, spec_of
 
 if TYPE_CHECKING:
@@ -210,16 +210,6 @@ def tile_of(whole: LevelTensor, spec: TensorSpec, span: tuple[int, int]) -> Leve
         return LevelTensor(shape, whole.levels.reshape(-1)[span[0] : span[1]], whole.decoder)
     row = spec.num_elements // spec.shape[0]
     return LevelTensor(shape, whole.levels[span[0] // row : span[1] // row], whole.decoder)
-
-
-def tile_shape(spec: TensorSpec, span: tuple[int, int] | None) -> tuple[int, ...]:
-    """Return the shape of what a part has of a tensor: all of it, whole rows, or a vector of elements."""
-    if span is None:
-        return spec.shape
-    row = spec.num_elements // max(1, spec.num_rows)
-    if len(spec.shape) >= 2 and row and span[0] % row == 0 and span[1] % row == 0:
-        return ((span[1] - span[0]) // row, *spec.shape[1:])
-    return (span[1] - span[0],)
 
 
 def _equal(a: LevelTensor, b: LevelTensor) -> bool:

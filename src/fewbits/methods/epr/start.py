@@ -9,9 +9,9 @@ from fewbits.chunk import Chunk, Loss
 from fewbits.errors import InvalidArgument
 from fewbits.methods.epr.frames import LevelTensor
 from fewbits.methods.epr.payload import VERSION, decode_levels
-from fewbits.methods.epr.representation import tile_shape
 from fewbits.nn.latent_tensor import DecoderChoice
 from fewbits.payload import check_version
+from fewbits.plan import tile_shape
 from fewbits.quantize.parameter_decoders import Grid, Kernels, ParameterDecoder
 
 
