@@ -204,6 +204,15 @@ class Representation(nn.Module, ABC):
             InvalidArgument: there is no such step.
         """
 
+    def commit_all(self, steps: Sequence[str]) -> None:
+        """Make several steps final at once.
+
+        Raises:
+            InvalidArgument: there is no such step.
+        """
+        for step in steps:
+            self.commit(step)
+
     @abstractmethod
     def chunks(self) -> Iterator[Chunk]:
         """Yield the finished parts; commits what is not committed yet."""

@@ -1,4 +1,4 @@
-"""`miracle` for the law suite: from nearly exact to nearly nothing, every kind of candidates, both parameterisations."""
+"""`miracle` for the law suite: from nearly exact to nearly nothing, all kinds of candidates, both parameterisations."""
 
 from fewbits.methods.miracle import MiracleConfig
 from tests.laws import sources

@@ -128,7 +128,7 @@ class MiracleGroup(nn.Module):
         scale = self.budget / wanted.sum(1, keepdim=True).clamp(min=1e-12)
         shares = (wanted * scale).clamp(min=_LEAST_SHARE) / equal
         logits = shares.clamp(min=_LEAST_SHARE).log()
-        divergences = self._shared(logits)
+        divergences = self._shared(logits, self.present)
         self.raw_means = nn.Parameter(raw_means_of(mean, divergences).float())
         self.spreads = nn.Parameter(logits.float())
 
@@ -137,18 +137,19 @@ class MiracleGroup(nn.Module):
         """Nats that a block's divergence is to have."""
         return (self.settings.bits - self.settings.slack) * _LN2
 
-    def _shared(self, logits: Tensor) -> Tensor:
-        shares = torch.softmax(torch.where(self.present, logits, -torch.inf), 1)
-        return self.budget * torch.where(self.present, shares, 0.0)
+    def _shared(self, logits: Tensor, present: Tensor) -> Tensor:
+        shares = torch.softmax(torch.where(present, logits, -torch.inf), 1)
+        return self.budget * torch.where(present, shares, 0.0)
 
-    def posterior(self) -> Posterior:
-        """Return the posterior as it is trained."""
+    def posterior(self, chosen: Tensor | slice = slice(None)) -> Posterior:
+        """Return the posterior of some blocks as it is trained, by default of all."""
+        raw_means, spreads, present = self.raw_means[chosen], self.spreads[chosen], self.present[chosen]
         if self.settings.by_divergence:
-            divergences = self._shared(self.spreads)
-            means, sds = of_divergence(self.raw_means, divergences.clamp(min=1e-12))
+            divergences = self._shared(spreads, present)
+            means, sds = of_divergence(raw_means, divergences.clamp(min=1e-12))
             return Posterior(means, sds, divergences)
-        divergences = divergence_of(self.raw_means, self.spreads)
-        return Posterior(self.raw_means, self.spreads.exp(), torch.where(self.present, divergences, 0.0))
+        divergences = divergence_of(raw_means, spreads)
+        return Posterior(raw_means, spreads.exp(), torch.where(present, divergences, 0.0))
 
     def priors(self) -> Tensor:
         """Return the priors' standard deviations, (T,): as they are trained, or as they are sent once a block is."""
@@ -197,11 +198,11 @@ class MiracleGroup(nn.Module):
     @torch.no_grad()
     def picked(self, chosen: Tensor) -> NDArray[np.int64]:
         """Return the numbers of candidates that stand for some blocks (A,), as the posterior is now."""
-        mean, sd, _ = self.posterior()
+        mean, sd, _ = self.posterior(chosen)
         present = self.present[chosen]
         # Of what is not present a candidate says nothing: its target is the prior.
-        means = torch.where(present, mean[chosen], 0.0).double().cpu().numpy()
-        sds = torch.where(present, sd[chosen], 1.0).double().cpu().numpy()
+        means = torch.where(present, mean, 0.0).double().cpu().numpy()
+        sds = torch.where(present, sd, 1.0).double().cpu().numpy()
         message = self._simulator.encode(
             Gaussian(means, sds), Gaussian(np.zeros(means.shape[1]), 1.0), seed=self.seed, numbers=chosen.cpu().numpy()
         )
@@ -213,12 +214,12 @@ class MiracleGroup(nn.Module):
         chosen = chosen[~self.sent[chosen]]
         if not len(chosen):
             return
-        self.sent_means[chosen] = self.posterior().means[chosen]
+        self.sent_means[chosen] = self.posterior(chosen).means
         self.indices[chosen] = torch.from_numpy(self.picked(chosen)).to(self.indices.device)
         self.sent[chosen] = self._any_sent = True
         self.log_priors.requires_grad_(False)
-        values = torch.from_numpy(block_values(self.part(), self.blocks, self.seed)).to(self.sent_values)
-        self.sent_values.copy_(torch.where(self.sent[:, None], values, 0.0))
+        values = block_values(self.part(), self.blocks.width, self.seed, chosen.cpu().numpy())
+        self.sent_values[chosen] = torch.from_numpy(values).to(self.sent_values)
         if bool(self.sent.all()):
             self.requires_grad_(False)
 

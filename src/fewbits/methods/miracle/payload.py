@@ -114,15 +114,15 @@ def _read_tensor(payload: bytes, position: int, shape: tuple[int, ...]) -> tuple
     return checked_piece(shape, live, share), prior, position
 
 
-def block_values(part: Part, blocks: Blocks, seed: int) -> NDArray[np.float32]:
-    """Return what blocks hold, in units of the prior, (B, width) float32.
+def block_values(part: Part, width: int, seed: int, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return what some blocks (A,) hold, in units of the prior, (A, width) float32.
 
     Raises:
         Corrupt: as for `Mrc.decode`.
     """
     simulator = Mrc(1 << part.bits, candidates=part.kind)
-    message = Message.of(part.indices)
-    found = simulator.decode(message, Gaussian(np.zeros(blocks.width), 1.0), seed=seed)
+    proposal = Gaussian(np.zeros(width), 1.0)
+    found = simulator.decode(Message.of(part.indices[chosen]), proposal, seed=seed, numbers=chosen)
     return found.astype(np.float32)
 
 
@@ -135,13 +135,13 @@ def tensors_of(part: Part, dtypes: Sequence[str], seed: int) -> list[NDArray[np.
     blocks = Blocks.of(part.num_values, len(part.indices), seed)
     places, values = blocks.places(), np.zeros(part.num_values, np.float32)
     if len(part.indices):
-        values[places[places >= 0]] = block_values(part, blocks, seed)[places >= 0]
+        values[places[places >= 0]] = block_values(part, blocks.width, seed, np.arange(blocks.num_blocks))[places >= 0]
     tensors, start = list[NDArray[np.float32]](), 0
     for index, (piece, prior) in enumerate(zip(part.pieces, part.priors, strict=True)):
         if prior is None:
             tensors.append(np.zeros(piece.shape, np.float32))
             continue
-        # WIRE NUMERICS: one float32 multiplication; a candidate far out in the prior's tail is cut to the dtype's range.
+        # WIRE NUMERICS: one float32 multiplication; what is far out in the prior's tail is cut to the dtype's range.
         with np.errstate(over="ignore"):
             own = values[start : start + piece.num_values] * step_of(prior)
         own = np.clip(own, -LIMITS[dtypes[index]], LIMITS[dtypes[index]])

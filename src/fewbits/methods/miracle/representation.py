@@ -44,8 +44,9 @@ class MiracleRepresentation(Representation):
                 self._devices[spec.name] = tensor.device, tensor.dtype
             else:
                 self._exact[spec.name] = (from_bits(bits_of(tensor).copy(), spec.dtype, spec.shape), note)
-        self._names = tuple(spec.name for spec in self._specs if spec.name in values)
         plans = method.plans(self._specs, values, source, rate_weight, seed)
+        starting = {s.spec.name for p in plans for s, start in zip(p.slots, p.starts, strict=True) if start is not None}
+        self._names = tuple(spec.name for spec in self._specs if spec.name in starting)
         self._slots = [plan.slots for plan in plans]
         self.groups = nn.ModuleList()
         for plan in plans:
@@ -59,7 +60,7 @@ class MiracleRepresentation(Representation):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The tensors that have a posterior."""
+        """The tensors that have a posterior: those of zeros have none."""
         return self._names
 
     @property
