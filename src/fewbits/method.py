@@ -225,6 +225,16 @@ class TrainableMethod(Method):
     def represent(self, source: Source, *, rate_weight: float, seed: int) -> Representation:
         """Bind the method to a source, its latents started from the source's tensors."""
 
+    def rate_weight_within(self, source: Source, budget: int) -> float | None:
+        """Return the rate weight at which the parts of a file take at most so many bytes, where that is known already.
+
+        None where only training shows it: the rate weight is then steered.
+
+        Raises:
+            InvalidArgument: no rate weight takes so few.
+        """
+        return None
+
     @classmethod
     def resumed(cls, chunks: Sequence[Chunk]) -> Self:
         """Build the method that parts were made with, so that its representations start from their very latents.

@@ -15,6 +15,7 @@ from fewbits.chunk import Chunk
 from fewbits.container import TensorEntry, file_bytes
 from fewbits.method import MethodConfig, Source
 from fewbits.methods.epr import EprConfig
+from fewbits.methods.miracle import MiracleConfig
 from fewbits.plan import TILE
 from fewbits.registry import METHODS, method_class
 from fewbits.sources import entries_of
@@ -73,7 +74,8 @@ def handmade_file(id: str) -> bytes:
 
 
 def of_chunks(chunks: Sequence[Chunk]) -> bytes:
-    return written(chunks, [TensorEntry(spec) for chunk in chunks for spec in chunk.tensors])
+    entries = dict.fromkeys(TensorEntry(spec) for chunk in chunks for spec in chunk.tensors)  # tiles have one
+    return written(chunks, list(entries))
 
 
 def shared_tensors() -> dict[str, Tensor]:
@@ -181,6 +183,22 @@ EPR_CASES: dict[str, Callable[[], Case]] = {
 }
 
 
+def miracle_network(config: MiracleConfig, dtype: str = "float32", rate_weight: float = 0.5) -> Case:
+    return Case(encoded("miracle", trained_network(dtype), rate_weight, config=config))
+
+
+CODED = MiracleConfig(bits=8, slack=3.0, candidates="own", coded=True, first_priors={"fc1.bias": 0.5})
+LIVE = {"conv1.weight": [5, 4, 5, 5], "fc1.weight": [7, 64], "reads*": [5, 60]}
+MIRACLE_CASES: dict[str, Callable[[], Case]] = {
+    "own": lambda: miracle_network(MiracleConfig(bits=10, candidates="own", share={"*.weight": 3}, live=LIVE)),
+    "lattice": lambda: miracle_network(MiracleConfig(bits=9, candidates="lattice", live=LIVE), "float16"),
+    "sharing": lambda: miracle_network(MiracleConfig(bits=12, share={"reads*": 1000, "*": 2}), "bfloat16"),
+    "coded": lambda: miracle_network(CODED, "float64"),
+    "coded-few": lambda: miracle_network(CODED, rate_weight=30.0),
+    "payloads": lambda: Case(of_chunks(handmade.miracle_chunks())),
+}
+
+
 def cases_of(id: str) -> dict[str, Callable[[], Case]]:
     """The cases of a method, by name; the same for every method but where its page has more."""
     rate = 0.0 if id == "lossless" else 0.1
@@ -204,6 +222,9 @@ def cases_of(id: str) -> dict[str, Callable[[], Case]]:
         if id == "epr":
             slow = {name: cases[name] for name in ("low-entropy", "tiles")}
             cases |= {name: partial(in_tables, case) for name, case in slow.items()} | EPR_CASES
+        if id == "miracle":
+            # Its tiles are among its payloads, and it has none of the bodies that models are for.
+            cases = {name: cases[name] for name in cases if name not in ("tiles", "models")} | MIRACLE_CASES
         cases["coarse"] = lambda: Case(encoded(id, sources.network(), 100 * rate))
         cases["fine"] = lambda: Case(encoded(id, {"weight": sources.numbers()["weight"]}, 1e-9))
     return cases

@@ -8,8 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fewbits.channel.index_code import encode_indices
 from fewbits.chunk import Chunk, TensorSpec
 from fewbits.coder.adaptive import Geometry, encode_adaptive
+from fewbits.coder.bits import pack_raw
 from fewbits.coder.body import encode_body
 from fewbits.coder.integers import CodedArray, IntegerModel, ModelSet
 from fewbits.coder.leb128 import write_sint, write_uint
@@ -231,3 +233,87 @@ def epr_chunks() -> list[Chunk]:
         payload += encode_body(tables, wide=False) if coder == 0 else encode_adaptive(arrays, geometries)
         chunks.append(Chunk("epr", 2, {}, SEED, tuple(specs), payload))
     return chunks
+
+
+class Dealt(NamedTuple):
+    """One tensor of a `miracle` payload: its live sizes and how many elements share a value, where these are said."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    prior: int | None
+    live: tuple[int, ...] | None = None
+    share: int | None = None
+
+    @property
+    def description(self) -> bytes:
+        if self.prior is None:
+            return b"\4"
+        flags = (self.live is not None) + 2 * (self.share is not None)
+        live = b"".join(write_uint(size) for size in self.live or ())
+        return bytes([flags]) + live + (write_uint(self.share) if self.share else b"") + write_sint(self.prior)
+
+    @property
+    def num_values(self) -> int:
+        live = self.shape if self.live is None else self.live
+        return 0 if self.prior is None else -(-math.prod(live) // (self.share or 1))
+
+
+def miracle_chunk(
+    name: str,
+    kind: int,
+    bits: int,
+    num_blocks: int,
+    tensors: list[Dealt],
+    *,
+    code: int | None = None,
+    span: tuple[int, int] | None = None,
+    whole: tuple[int, ...] = (),
+) -> Chunk:
+    """A payload of `miracle` with random numbers, in an index stream with this code if there is one.
+
+    A tile's tensor is what the tile has; `whole` is the shape of all of it.
+    """
+    rng = np.random.default_rng([SEED, bits, num_blocks])
+    assert num_blocks <= sum(tensor.num_values for tensor in tensors) <= 4096 * num_blocks
+    indices = rng.integers(0, 1 << bits, num_blocks)
+    indices[:2] = [0, (1 << bits) - 1][:num_blocks]
+    payload = bytes([kind if code is None else kind | 4, bits]) + write_uint(num_blocks)
+    payload += b"".join(tensor.description for tensor in tensors)
+    if code is None:
+        payload += pack_raw(indices.astype(np.uint64), bits)
+    else:
+        indices >>= rng.integers(0, bits + 1, num_blocks)  # more small numbers than large ones, as there would be
+        payload += encode_indices(indices, 1 << bits, code)
+    names = [name if span else f"{name}, {place}" for place in range(len(tensors))]
+    specs = [TensorSpec(each, t.dtype, whole or t.shape) for each, t in zip(names, tensors, strict=True)]
+    return Chunk("miracle", 1, {}, SEED, tuple(specs), payload, span)
+
+
+def miracle_chunks() -> list[Chunk]:
+    """What this encoder does not choose: most bits, widest blocks, every code of numbers, all flags, parts of tensors."""
+    own, common, lattice = range(3)
+    dense = Dealt("float32", (9, 8), -31)
+    several = [
+        Dealt("float16", (6, 5), 300, share=4),  # most are beyond float16
+        Dealt("float32", (3, 0, 2), None),
+        Dealt("bfloat16", (4, 3, 2), 2000, live=(4, 2, 2), share=3),
+        Dealt("float64", (), -2000),
+        Dealt("float32", (7,), -2000, share=1),
+        Dealt("float32", (5, 2), 0, live=(5, 2)),
+        Dealt("float32", (2, 2), None),
+        Dealt("float16", (11,), 16, live=(1,), share=1 << 16),
+    ]
+    return [
+        miracle_chunk("lattice", lattice, 30, 5, several),
+        miracle_chunk("own", own, 1, 61, several),
+        miracle_chunk("shared", common, 24, 7, several),
+        miracle_chunk("widest", lattice, 13, 1, [Dealt("float32", (64, 64), 3)]),
+        miracle_chunk("widest of its own", own, 30, 2, [Dealt("float32", (8192,), 3)]),
+        miracle_chunk("nothing", lattice, 3, 0, [Dealt("float32", (5,), None)]),
+        miracle_chunk("nothing coded", own, 3, 0, [Dealt("float16", (5,), None)], code=7),
+        *(miracle_chunk(f"code {code}", own, 30, 40, [dense], code=code) for code in (0, 17, 63, 64)),
+        miracle_chunk("one bit coded", own, 1, 30, [dense], code=2),
+        miracle_chunk("tiled", own, 9, 4, [Dealt("float32", (4, 10), 5)], span=(0, 40), whole=(7, 10)),
+        miracle_chunk("tiled", common, 9, 3, [Dealt("float32", (25,), 5, share=2)], span=(40, 65), whole=(7, 10)),
+        miracle_chunk("tiled", lattice, 8, 2, [Dealt("float32", (5,), -5, live=(3,))], span=(65, 70), whole=(7, 10)),
+    ]

@@ -1,7 +1,7 @@
 """A second decoder of the `.fewbits` file, written from the specification alone.
 
 It shares no code with the package: NumPy, zlib and a CBOR library are all it needs, next to `adaptive_decoder.py`
-(section 9.4) and the constants in `src/fewbits/models/shipped_tables.csv`. Its sections carry the numbers of
+(section 9.4), `shared_randomness.py` (section 12) and the constants in `src/fewbits/models/shipped_tables.csv`. Its sections carry the numbers of
 `docs/format.md`, so that the two can be read side by side. Clarity comes before speed.
 
     python independent_decoder.py FILE      prints name, dtype, shape and CRC of every tensor
@@ -24,9 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 try:
-    from tests.golden import adaptive_decoder
+    from tests.golden import adaptive_decoder, shared_randomness
 except ImportError:  # run as a program, from any folder
     import adaptive_decoder
+    import shared_randomness
 
 SHIPPED_TABLES = Path(__file__).resolve().parents[2] / "src" / "fewbits" / "models" / "shipped_tables.csv"
 SIZE_LIMIT = 1 << 32  # this reader's limit on the decoded bytes of a file
@@ -99,7 +100,7 @@ def unpack_bits(data: bytes) -> Array:
 
 MAGIC = b"\x89FWB"
 SECTION_CAP = 1 << 26
-VERSIONS = {"lossless": 1, "ecsq": 1, "epr": 2}
+VERSIONS = {"lossless": 1, "ecsq": 1, "epr": 2, "miracle": 1}
 
 
 class File(NamedTuple):
@@ -107,6 +108,7 @@ class File(NamedTuple):
     methods: list[tuple[str, int]]
     parts: list[Part]
     payloads: list[bytes]
+    seed: int
 
 
 def read_file(data: bytes, module_tensors: Sequence[tuple[Any, ...]] | None) -> File:
@@ -129,7 +131,7 @@ def read_file(data: bytes, module_tensors: Sequence[tuple[Any, ...]] | None) -> 
 
     if flags & 2:
         header = inflate(header, raw_size)
-    tensors, methods = parse_header(header)
+    tensors, methods, seed = parse_header(header)
     total = sum(t.elements * t.reals * t.width // 8 for t in tensors if t.target is None)
     require(total <= SIZE_LIMIT, f"the tensors have {total} bytes, above the limit", "TooLarge")
     ic = Cursor(index, "the index")
@@ -138,7 +140,7 @@ def read_file(data: bytes, module_tensors: Sequence[tuple[Any, ...]] | None) -> 
     c.finish()
     for part, payload in zip(parts, payloads, strict=True):
         require(zlib.crc32(payload) == part.check, "the checksum of a payload fails")
-    return File(tensors, methods, parts, payloads)
+    return File(tensors, methods, parts, payloads, seed)
 
 
 def size_field(c: Cursor) -> int:
@@ -236,7 +238,7 @@ def is_map(value: Any) -> bool:
     return type(value) is dict and all(type(key) is str for key in value)
 
 
-def parse_header(raw: bytes) -> tuple[list[Tensor], list[tuple[str, int]]]:
+def parse_header(raw: bytes) -> tuple[list[Tensor], list[tuple[str, int]], int]:
     header: Any
     try:
         header = cbor2.loads(raw)
@@ -272,7 +274,7 @@ def parse_header(raw: bytes) -> tuple[list[Tensor], list[tuple[str, int]]]:
         require(good, f"the loss entry of {tensor.name} is malformed")
     good = metadata is None or (is_map(metadata) and all(type(v) is str for v in metadata.values()))
     require(good, "the metadata is not a map of text to text")
-    return tensors, [(name, version) for name, version, _ in methods]
+    return tensors, [(name, version) for name, version, _ in methods], seed
 
 
 def count_items(value: Any, depth: int = 0) -> int:
@@ -402,11 +404,11 @@ def claim(tensors: list[Tensor], parts: list[Part], num_methods: int) -> list[li
 
 # ---- 5 The bare profile ------------------------------------------------------------------------------------
 
-BARE_CODES = {1: "lossless", 2: "ecsq", 3: "epr"}
+BARE_CODES = {1: "lossless", 2: "ecsq", 3: "epr", 4: "miracle"}
 
 
 def read_bare(c: Cursor, module_tensors: Sequence[tuple[Any, ...]] | None) -> File:
-    fingerprint, _seed = c.u32(), c.uint()
+    fingerprint, seed = c.u32(), c.uint()
     ic = Cursor(c.take(size_field(c)), "the index")
     methods = [(ic.uint(), ic.uint()) for _ in range(ic.uint())]
     parts = parse_parts(ic, bare=True)
@@ -421,7 +423,7 @@ def read_bare(c: Cursor, module_tensors: Sequence[tuple[Any, ...]] | None) -> Fi
     tensors = tensors_of_module(module_tensors or ())
     require(fingerprint_of(tensors) == fingerprint, "the file belongs to another module", "InvalidArgument")
     # Aliases of a bare file are its module's ties, which have no part: positions count first names only.
-    return File(tensors, [(BARE_CODES[code], version) for code, version in methods], parts, payloads)
+    return File(tensors, [(BARE_CODES[code], version) for code, version in methods], parts, payloads, seed)
 
 
 def tensors_of_module(module_tensors: Sequence[tuple[Any, ...]]) -> list[Tensor]:
@@ -754,11 +756,14 @@ def array_rows(tensor: Tensor, piece: Piece) -> tuple[int, int]:
     return 1, piece.elements
 
 
-def decode_part(method: str, tensors: list[Tensor], pieces: list[Piece], payload: bytes) -> list[Array]:
+def decode_part(method: str, tensors: list[Tensor], pieces: list[Piece], payload: bytes, seed: int) -> list[Array]:
     """For each piece the bits of its real numbers."""
     c = Cursor(payload, "a payload")
+    shaped = [(tensors[p.position], piece_shape(tensors[p.position], p)) for p in pieces]
     if method == "epr":
-        return decode_epr(c, [(tensors[p.position], piece_shape(tensors[p.position], p)) for p in pieces])
+        return decode_epr(c, shaped)
+    if method == "miracle":
+        return decode_miracle(c, shaped, seed)
     read = {"lossless": read_lossless, "ecsq": read_ecsq}[method]
     described = [read(c, tensors[p.position], *array_rows(tensors[p.position], p)) for p in pieces]
     decode_body(c, [array for arrays, _ in described for array in arrays])
@@ -1015,16 +1020,17 @@ def read_decoder(c: Cursor, kind: int, tensor: Tensor, shape: tuple[int, ...], b
 
 
 def read_steps(c: Cursor, count: int) -> Array:
-    steps: list[np.float32] = []
-    for _ in range(count):
-        code = c.sint()
-        require(abs(code) <= MOST_STEP_CODE, "a step is out of range")
-        octave, part = divmod(code, 16)
-        power = 1 << part + 16 * FIXED
-        for _ in range(4):  # the 16th root, by square roots
-            power = math.isqrt(power)
-        steps.append(np.ldexp(rounded(power), octave))
-    return np.array(steps, np.float32)
+    return np.array([read_step(c) for _ in range(count)], np.float32)
+
+
+def read_step(c: Cursor) -> np.float32:
+    code = c.sint()
+    require(abs(code) <= MOST_STEP_CODE, "a step is out of range")
+    octave, part = divmod(code, 16)
+    power = 1 << part + 16 * FIXED
+    for _ in range(4):  # the 16th root, by square roots
+        power = math.isqrt(power)
+    return np.ldexp(rounded(power), octave)
 
 
 # Real numbers are integers in units of 2^-FIXED: what that loses is far below what a binary64 can tell apart.
@@ -1119,6 +1125,151 @@ def bump_basis(n: int, g: int, margin: int) -> Array:
     return np.array([[rounded((height << FIXED) // mean) for height in bump] for bump in heights], np.float32)
 
 
+# ---- 13 Index stream ---------------------------------------------------------------------------------------
+
+DELTA_CODE, OWN_TABLE = 64, 65
+HARMONIC = [65536, 54613, 49776, 47538, 46466, 45942, 45683, 45554, 45490, 45458, 45442, 45434, 45430, 45428, 45426]
+RATIOS = """
+    32768 34708 36589 38402 40144 41811 43400 44910   46341 47693 48968 50167 51292 52346 53331 54251
+    55109 55907 56650 57339 57978 58571 59120 59627   60097 60530 60931 61301 61641 61956 62245 62512
+    62757 62984 63192 63383 63559 63721 63869 64006   64132 64247 64353 64450 64540 64622 64697 64767
+    64830 64888 64942 64991 65036 65077 65115 65150   65182 65211 65238 65263 65286 65306 65325 65343
+"""
+
+
+def octave_table(code: int, cap: int) -> Table:
+    octaves = cap.bit_length()
+    w: list[int] = []
+    h = 1 << 32
+    for o in range(octaves):
+        if code == DELTA_CODE:
+            w.append(1 << 62 - 2 * len(f"{o + 1:b}"))
+        else:
+            w.append((HARMONIC[min(o, 14)] * h) // (1 << 16))
+            h = (h * int(RATIOS.split()[code])) // (1 << 16)
+    last = octaves - 1
+    w[last] = w[last] * (cap - (1 << last) + 1) // (1 << last)
+    f = [1 + (8192 - octaves) * each // sum(w) for each in w]
+    f[0] += 8192 - sum(f)
+    return Table(0, f, 0)
+
+
+def read_indices(c: Cursor, count: int, cap: int) -> list[int]:
+    """The indices below the cap that fill the rest of what the cursor reads."""
+    if count == 0 or cap == 1:
+        c.finish()
+        return [0] * count
+    code = c.u8()
+    require(code <= OWN_TABLE, f"the code {code} of an index stream does not exist")
+    if code == OWN_TABLE:
+        require(c.peek() == 192, "an index stream has no table of its own")
+        model = read_model(c)
+    else:
+        model = Model(octave_table(code, cap))
+    array = CodedArray(1, count, [model], None)
+    decode_body(Cursor(c.take(c.uint()), "the octaves"), [array])
+    octaves = array.q.view(np.int64)
+    require(octaves.min() >= 0 and octaves.max() < cap.bit_length(), "an index is beyond its cap")
+    starts = np.cumsum(octaves) - octaves
+    bits = unpack_bits(c.take((int(octaves.sum()) + 7) // 8)).tolist()
+    require(not any(bits[int(octaves.sum()) :]), "padding bits are not zero")
+    c.finish()
+    indices: list[int] = []
+    for octave, start in zip(octaves.tolist(), starts.tolist(), strict=True):
+        low = sum(bit << place for place, bit in enumerate(bits[start : start + octave]))
+        indices.append((1 << octave) + low - 1)
+    require(max(indices) < cap, "an index is beyond its cap")
+    return indices
+
+
+# ---- docs/payload/miracle.md -------------------------------------------------------------------------------
+
+OWN_CANDIDATES, SHARED_CANDIDATES, LATTICE = range(3)
+MOST_BLOCK_BITS, MOST_BLOCK_VALUES, MOST_SHARED = 30, 4096, 1 << 16
+GREATEST = {"float16": 65504.0}
+
+
+class Dealt(NamedTuple):
+    """One tensor whose values lie in blocks."""
+
+    tensor: Tensor
+    shape: tuple[int, ...]
+    live: tuple[int, ...]
+    share: int
+    prior: np.float32 | None  # None: all elements are 0
+
+    @property
+    def values(self) -> int:
+        return 0 if self.prior is None else -(-math.prod(self.live) // self.share)
+
+
+def decode_miracle(c: Cursor, tensors: list[tuple[Tensor, tuple[int, ...]]], seed: int) -> list[Array]:
+    first, bits, blocks = c.u8(), c.u8(), c.uint()
+    kind, coded = first & 3, first >> 2
+    good = kind <= LATTICE and (coded == 0 or (coded == 1 and kind == OWN_CANDIDATES))
+    require(good, f"a miracle payload starts with {first}")
+    require(1 <= bits <= MOST_BLOCK_BITS, f"numbers of candidates have {bits} bits")
+    dealt = [read_dealt(c, tensor, shape) for tensor, shape in tensors]
+    n = sum(each.values for each in dealt)
+    require(blocks <= n <= blocks * MOST_BLOCK_VALUES, f"{n} values are in {blocks} blocks")
+    if coded:
+        numbers = np.array(read_indices(c, blocks, 1 << bits), np.uint64)
+    else:
+        numbers = read_raw(c, blocks, bits)
+        c.finish()
+    values = values_of_blocks(kind, numbers, n, seed)
+    found: list[Array] = []
+    for position, each in enumerate(dealt):
+        own, values = values[: each.values], values[each.values :]
+        found.append(float_bits(each.tensor, placed_values(each, own, seed, position)))
+    return found
+
+
+def read_dealt(c: Cursor, tensor: Tensor, shape: tuple[int, ...]) -> Dealt:
+    check_quantised(tensor)
+    flags = c.u8()
+    if flags == 4:
+        return Dealt(tensor, shape, shape, 1, None)
+    require(flags < 4, f"the description of {tensor.name} starts with {flags}")
+    live = tuple(c.uint() for _ in shape) if flags & 1 else shape
+    require(all(1 <= a <= b for a, b in zip(live, shape, strict=True)), f"{tensor.name} has not so much live")
+    share = c.uint() if flags & 2 else 1
+    require(1 <= share <= MOST_SHARED, f"{share} elements of {tensor.name} share a value")
+    return Dealt(tensor, shape, live, share, read_step(c))
+
+
+def values_of_blocks(kind: int, numbers: Array, n: int, seed: int) -> Array:
+    """The values of all tensors, (n,) float32, before they are scaled."""
+    values = np.zeros(n, np.float32)
+    order = shared_randomness.permutation(seed, 0, n)
+    for k, number in enumerate(numbers.tolist()):
+        mine = order[k * n // len(numbers) : (k + 1) * n // len(numbers)]
+        if kind == LATTICE:
+            words = shared_randomness.lattice_words(seed, 1, 0, number, len(mine))
+        else:
+            words = shared_randomness.words(seed, 1, k if kind == OWN_CANDIDATES else 0, number, len(mine))
+        values[mine] = shared_randomness.normals(words).astype(np.float32)
+    return values
+
+
+def placed_values(dealt: Dealt, values: Array, seed: int, position: int) -> Array:
+    """A tensor's elements (N,) float32 by its values."""
+    whole = np.zeros(dealt.shape, np.float32)
+    if dealt.prior is None:
+        return whole.ravel()
+    greatest = np.float32(GREATEST.get(dealt.tensor.dtype, 3e38))
+    with np.errstate(over="ignore", under="ignore"):
+        elements = np.clip(values * dealt.prior, -greatest, greatest)
+    if dealt.share > 1:
+        live = math.prod(dealt.live)
+        own = np.zeros(live, np.float32)
+        own[shared_randomness.permutation(seed, 1 + position, live)] = np.repeat(elements, dealt.share)[:live]
+        negative = shared_randomness.sequence(seed, 5, position, live) >= 1 << 31
+        elements = np.where(negative, -own, own)
+    whole[tuple(slice(size) for size in dealt.live)] = elements.reshape(dealt.live)
+    return whole.ravel()
+
+
 # ---- 10 Limits, and the whole ------------------------------------------------------------------------------
 
 
@@ -1133,7 +1284,7 @@ def decode_tensors(file: File) -> list[Array]:
         method, version = file.methods[part.method]
         known = VERSIONS.get(method) == version
         require(known, f"method {method!r}, payload version {version} is not known", "Incompatible")
-        decoded = decode_part(method, file.tensors, pieces, payload)
+        decoded = decode_part(method, file.tensors, pieces, payload, file.seed)
         for piece, values in zip(pieces, decoded, strict=True):
             bits.setdefault(piece.position, []).append(values)
 

@@ -1,8 +1,8 @@
 """Minimal random coding: one of N candidates, drawn by its importance weight.
 
-Bias: the sample is one of the target only as N grows: with N = 2^(KL + t) it is too spread out, by a quarter at t = 0
-(20 dimensions), by a twelfth at t = 4. Cost: log2 N bits, N candidates. Right where blocks are many and N is small: a
-number of fixed length costs less than one that is entropy coded up to t = 2 or so.
+Bias: the sample is one of the target only as N grows: with N = 2^(KL + t) it is too spread out, by 20 % at t = 0, 9 %
+at t = 2, 4 % at t = 4 (20 dimensions of half a bit each). Cost: log2 N bits, N candidates. Right where blocks are many
+and N is small: a number of fixed length costs less than one that is entropy coded up to t = 2 or so.
 
 Candidates may be each sample's own, or one table for all: then each sample still has its target's law, and N × dim
 numbers are made once. A lattice fills space more evenly than random numbers do.

@@ -11,18 +11,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
 
 from fewbits import api
-from fewbits.cli.digits import (
-    NETWORK_FILE,
-    Digits,
-    DigitsNetwork,
-    accuracy,
-    load_digits,
-    noisy,
-    trained_network,
-)
+from fewbits.cli.digits import Digits, DigitsNetwork, accuracy, load_digits, noisy, trained_network
 from fewbits.cli.terminal import Progress
 from fewbits.container import inspect
 from fewbits.methods.epr import Epr
@@ -34,6 +27,8 @@ EPR_LEARNING_RATE = 5e-2  # of latents, in steps
 BATCH = 128
 SEED = 0
 FRAMING = "header and index"
+
+Job = Callable[[Path, Path], "Point"]  # from the original checkpoint to a file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,39 +82,42 @@ def run_demo(progress: Progress | None = None) -> DemoResult:
             tensor_bytes=bytes_by_tensor(path),
         )
 
-    def lossless(path: Path) -> Point:
-        api.compress(NETWORK_FILE, path, lossless=True)
+    def lossless(checkpoint: Path, path: Path) -> Point:
+        api.compress(checkpoint, path, lossless=True)
         return measured("lossless", "every bit", path)
 
-    def ecsq(bits: float) -> Callable[[Path], Point]:
-        def run(path: Path) -> Point:
-            api.compress(NETWORK_FILE, path, bits=bits, seed=SEED)
+    def ecsq(bits: float) -> Job:
+        def run(checkpoint: Path, path: Path) -> Point:
+            api.compress(checkpoint, path, bits=bits, seed=SEED)
             return measured("ecsq", f"{bits:g} bit{'' if bits == 1 else 's'}", path)
 
         return run
 
-    def epr(rate_weight: float) -> Callable[[Path], Point]:
-        def run(path: Path) -> Point:
+    def epr(rate_weight: float) -> Job:
+        def run(checkpoint: Path, path: Path) -> Point:
             train_epr(train, rate_weight, path)
             return measured("epr", f"λ = {rate_weight:g}", path)
 
         return run
 
     jobs = [lossless, *map(ecsq, ECSQ_BITS), *map(epr, EPR_RATE_WEIGHTS)]
-    points = [
-        Point(
-            method="original",
-            setting="float32",
-            size=NETWORK_FILE.stat().st_size,
-            bits_per_weight=8 * NETWORK_FILE.stat().st_size / num_weights,
-            accuracy=accuracy(original, test),
-        )
-    ]
     with TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / "original.safetensors"
+        save_file(original.state_dict(), checkpoint)
+        size = checkpoint.stat().st_size
+        points = [
+            Point(
+                method="original",
+                setting="float32",
+                size=size,
+                bits_per_weight=8 * size / num_weights,
+                accuracy=accuracy(original, test),
+            )
+        ]
         for i, job in enumerate(jobs):
             if progress is not None:
                 progress("files", i, len(jobs))
-            points.append(job(Path(folder) / f"{i}.fewbits"))
+            points.append(job(checkpoint, Path(folder) / f"{i}.fewbits"))
     return DemoResult(
         points=tuple(points),
         num_weights=num_weights,

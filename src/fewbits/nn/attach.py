@@ -40,7 +40,7 @@ def attach(
         method: how the weights are made cheap.
         rate_weight: what one bit per represented weight is worth in the loss; with a budget, at first.
         budget: bytes of the parts of a file to steer to instead, from a little above: `Attached.refine` then makes
-            them fit. It needs num_steps.
+            them fit. It needs num_steps. A method that knows its size before training (`miracle`) keeps to it at once.
         num_steps: training steps, calls of `rate_loss`, that the run will have.
         warm_up: training steps in which the weight rises from 0.
         seed: the file's seed.
@@ -51,7 +51,7 @@ def attach(
         InvalidArgument: there is no such parameter, none to represent, something is attached already, or a number is
             out of its range.
     """
-    control = _control(rate_weight, budget, num_steps, warm_up)
+    control = _control(rate_weight, budget, num_steps, warm_up, type(method))
     if any(ATTRIBUTE in part.__dict__ for part in module.modules()):
         raise InvalidArgument("a method is attached to this module, or to a part of it, already: detach it first.")
     parameters = dict(module.named_parameters(remove_duplicate=False))
@@ -82,18 +82,25 @@ def attach(
             places.setdefault((id(owner), attribute), Place(owner, attribute, first))
     detached = {name: value.detach() for name, value in tensors.items()}
     source = Source(detached, module)
+    planned = None if budget is None else method.rate_weight_within(source, budget)
+    if planned is not None:
+        control = RateControl(planned, 0, None)
     representation = method.represent(source, rate_weight=control.rate_weight, seed=seed)
     if budget is not None and budget < representation.least_bytes():
         raise InvalidArgument(f"a budget of {budget} bytes is too small: this takes {representation.least_bytes()}.")
     return Attached(module, representation.train(module.training), places.values(), control, seed)
 
 
-def _control(rate_weight: float | None, budget: int | None, num_steps: int | None, warm_up: int) -> RateControl:
+def _control(
+    rate_weight: float | None, budget: int | None, num_steps: int | None, warm_up: int, method: type[TrainableMethod]
+) -> RateControl:
     """What a bit is worth, as `attach` was asked."""
     if budget is None:
         if rate_weight is None:
             raise InvalidArgument("attach needs a rate_weight or a budget.")
         return RateControl(rate_weight, warm_up, None)
+    if method.rate_weight_within is not TrainableMethod.rate_weight_within:
+        num_steps = 1  # nothing is steered
     if num_steps is None:
         raise InvalidArgument("a budget needs num_steps, the training steps in which it is to be reached.")
     return RateControl(_FIRST_WEIGHT if rate_weight is None else rate_weight, warm_up, Budget(budget, num_steps))

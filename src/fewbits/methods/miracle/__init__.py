@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewbits.chunk import Chunk, TensorSpec
+from fewbits.coder.leb128 import write_uint
 from fewbits.errors import Corrupt, InvalidArgument
 from fewbits.method import Source, Survey, TrainableMethod
 from fewbits.methods.lossless import Lossless, code_bits
 from fewbits.methods.miracle.config import MiracleConfig
 from fewbits.methods.miracle.group import Settings, Start
 from fewbits.methods.miracle.layout import Piece, sharing_of
-from fewbits.methods.miracle.payload import VERSION, decode_part, tensors_of
+from fewbits.methods.miracle.payload import VERSION, decode_part, description_size, tensors_of
 from fewbits.methods.miracle.representation import MiracleRepresentation
 from fewbits.patterns import matching
 from fewbits.payload import check_version
@@ -38,6 +39,7 @@ from fewbits.tensors import LOSSY_DTYPES, bits_of, destinations, lossy_values, s
 
 _MOST_WIDTH, _MOST_TABLE = 1024, 1 << 27  # values of a block; numbers of a table of candidates
 _MOST_VALUE_BITS = 12.0
+_FURTHEST, _HALVINGS = 100.0, 60
 
 
 class Slot(NamedTuple):
@@ -66,6 +68,7 @@ class _Tensor:
     num_values: int
     energy: float
     prior: float
+    head_size: int  # bytes of its description, one more at most
 
     def bits(self, method: "Miracle", source: Source, rate_weight: float) -> float:
         """Bits that each of its values starts with: those of the channel whose error ecsq's quantiser would have."""
@@ -91,8 +94,9 @@ class MiracleSurvey:
         """Bits of all tensors: those that a file takes."""
         settings, total = self.method.settings, self.exact_bits
         for part in self.parts:
-            head = 8 * (4 + 3 * len(part))
-            total += head + settings.bits * self.method.num_blocks(part, self.source, rate_weight)
+            num_blocks = self.method.num_blocks(part, self.source, rate_weight)
+            total += 8 * (2 + len(write_uint(num_blocks)) + sum(tensor.head_size for tensor in part))
+            total += 8 * math.ceil(settings.bits * num_blocks / 8)
         return total
 
 
@@ -128,7 +132,8 @@ class Miracle(TrainableMethod):
         bits = sum(tensor.num_values * tensor.bits(self, source, rate_weight) for tensor in part)
         widest = max(1, min(_MOST_WIDTH, _MOST_TABLE >> self.settings.bits))
         least = -(-num_values // widest)
-        return min(num_values, max(least, math.ceil(bits / (self.settings.bits - self.settings.slack))))
+        wanted = self.settings.num_blocks or math.ceil(bits / (self.settings.bits - self.settings.slack))
+        return min(num_values, max(least, wanted))
 
     def plans(
         self,
@@ -191,7 +196,7 @@ class Miracle(TrainableMethod):
             peak = max(float(np.abs(live).max()), 1e-300)
             prior = peak * math.sqrt(max(ordered_sum((live / peak) ** 2) / live.size, 1e-12))
         prior = float(step_of(nearest_code(prior)))
-        return _Tensor(slot.spec, slot.piece.num_values, energy, prior), live
+        return _Tensor(slot.spec, slot.piece.num_values, energy, prior, description_size(slot.piece)), live
 
     def survey(self, source: Source) -> Survey:
         """Measure the tensors; random numbers do not matter to sizes."""
@@ -210,6 +215,21 @@ class Miracle(TrainableMethod):
             parts.append(tuple(each[0] for each in found if each is not None))
         rest = Source({}, None, source.statistics, source.rate_divisor)
         return MiracleSurvey(self, rest, tuple(parts), exact_bits)
+
+    def rate_weight_within(self, source: Source, budget: int) -> float:
+        """Return the rate weight with the most blocks that fit the bytes: sizes are known before training."""
+        survey = self.survey(source)
+        fine, coarse = -_FURTHEST, _FURTHEST  # log2 of rate weights; the size falls from one to the other
+        if survey.bits(2.0**coarse) > 8 * budget:
+            least = math.ceil(survey.bits(2.0**coarse) / 8)
+            raise InvalidArgument(f"a budget of {budget} bytes is too small: this takes {least}.")
+        for _ in range(_HALVINGS):
+            middle = (fine + coarse) / 2
+            if survey.bits(2.0**middle) > 8 * budget:
+                fine = middle
+            else:
+                coarse = middle
+        return 2.0**coarse
 
     def represent(self, source: Source, *, rate_weight: float, seed: int) -> MiracleRepresentation:
         """Start posteriors from the source's tensors.

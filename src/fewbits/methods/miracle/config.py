@@ -21,6 +21,7 @@ class MiracleConfig(MethodConfig):
     Tensors are named by patterns as in a shell ("*.weight"); of several that match, the first counts.
 
     bits: of a block's number: 2^bits candidates are looked at for each block. From 1 to 24.
+    num_blocks: of each part; 0 for as many as the rate weight asks for.
     slack: bits that a block's divergence stays below that: more of them, a sample closer to the posterior's law.
     parameterisation: "divergence" (mean and share of the block's divergence: the budget is held by construction), or
         "deviation" (mean and standard deviation, and a penalty a block that is steered).
@@ -34,6 +35,7 @@ class MiracleConfig(MethodConfig):
     """
 
     bits: int = 14
+    num_blocks: int = 0
     slack: float = 0.0
     parameterisation: str = "divergence"
     candidates: str = "shared"
@@ -53,6 +55,10 @@ class MiracleConfig(MethodConfig):
         values = self.to_json()  # whatever JSON holds, not what the annotations say
         if not _is_whole(values["bits"], 1, MOST_CONFIG_BITS):
             raise InvalidArgument(f"MiracleConfig.bits must be a whole number from 1 to {MOST_CONFIG_BITS}.")
+        if not _is_whole(values["num_blocks"], 0, 1 << 24):
+            raise InvalidArgument(
+                f"MiracleConfig.num_blocks must be a whole number from 0 on, not {values['num_blocks']!r}."
+            )
         if not _is_number(values["slack"]) or not 0 <= self.slack < self.bits:
             raise InvalidArgument(f"MiracleConfig.slack must be from 0 to less than bits, not {self.slack!r}.")
         if self.parameterisation not in PARAMETERISATIONS:

@@ -18,11 +18,13 @@ from fewbits.quantize.parameter_decoders import MOST_CODE, step_of
 
 VERSION = 1
 MOST_BITS = 30  # WIRE: of a number of fixed length
+MOST_WIDTH = 4096  # WIRE: values of a block: a lattice has no more dimensions, and no value is nearly for nothing
 _KINDS, _CODED = 3, 4  # WIRE: bits of the first byte: kind of candidates; whether numbers are entropy coded
 # WIRE: the greatest magnitude of an element, by dtype.
 LIMITS = {name: np.float32(limit) for name, limit in {"float16": 65504.0, "bfloat16": 3e38}.items()}
 LIMITS |= dict.fromkeys(("float32", "float64"), np.float32(3e38))
 _LIVE, _SHARED, _ZERO = 1, 2, 4  # WIRE: bits of a tensor's first byte
+_VALUES_AT_ONCE = 1 << 18  # of blocks that are made together
 
 
 class Part(NamedTuple):
@@ -65,6 +67,12 @@ def encode_part(part: Part) -> bytes:
     return b"".join(head) + pack_raw(part.indices.astype(np.uint64), part.bits)
 
 
+def description_size(piece: Piece) -> int:
+    """Return the bytes that describe a tensor, where its prior's code takes two; one takes less near 1."""
+    live = sum(len(write_uint(size)) for size in piece.live) if piece.live != piece.shape else 0
+    return 3 + live + (len(write_uint(piece.share)) if piece.share > 1 else 0)
+
+
 def decode_part(payload: bytes, shapes: Sequence[tuple[int, ...]]) -> Part:
     """Read the payload of a part whose tensors have these shapes.
 
@@ -74,7 +82,9 @@ def decode_part(payload: bytes, shapes: Sequence[tuple[int, ...]]) -> Part:
     if len(payload) < 2:
         raise Corrupt("a miracle payload is too short.")
     first, bits = payload[0], payload[1]
-    if first & ~(_KINDS | _CODED) or first & _KINDS >= len(CANDIDATES_KINDS) or not 1 <= bits <= MOST_BITS:
+    # Entropy coded numbers are those of ordered random coding, whose candidates are each block's own.
+    known = first <= _CODED and first & _KINDS < len(CANDIDATES_KINDS)
+    if not known or not 1 <= bits <= MOST_BITS:
         raise Corrupt("a miracle payload starts with what is not known.")
     num_blocks, position = read_uint(payload, 2)
     pieces, priors = list[Piece](), list[int | None]()
@@ -86,6 +96,8 @@ def decode_part(payload: bytes, shapes: Sequence[tuple[int, ...]]) -> Part:
     part = Part(tuple(pieces), tuple(priors), CANDIDATES_KINDS[first & _KINDS], bits, bool(first & _CODED), none)
     if num_blocks > part.num_values or (part.num_values > 0) != (num_blocks > 0):
         raise Corrupt(f"{part.num_values} values cannot lie in {num_blocks} blocks.")
+    if part.num_values > num_blocks * MOST_WIDTH:
+        raise Corrupt(f"{num_blocks} blocks are too few for {part.num_values} values.")
     rest = payload[position:]
     if part.coded:
         return part._replace(indices=decode_indices(rest, num_blocks, 1 << bits))
@@ -132,10 +144,7 @@ def tensors_of(part: Part, dtypes: Sequence[str], seed: int) -> list[NDArray[np.
     Raises:
         Corrupt: as for `Mrc.decode`.
     """
-    blocks = Blocks.of(part.num_values, len(part.indices), seed)
-    places, values = blocks.places(), np.zeros(part.num_values, np.float32)
-    if len(part.indices):
-        values[places[places >= 0]] = block_values(part, blocks.width, seed, np.arange(blocks.num_blocks))[places >= 0]
+    values = _values_of(part, seed)
     tensors, start = list[NDArray[np.float32]](), 0
     for index, (piece, prior) in enumerate(zip(part.pieces, part.priors, strict=True)):
         if prior is None:
@@ -150,3 +159,16 @@ def tensors_of(part: Part, dtypes: Sequence[str], seed: int) -> list[NDArray[np.
         elements = own if sharing is None else own[sharing.value] * sharing.sign
         tensors.append(placed(elements, piece))
     return tensors
+
+
+def _values_of(part: Part, seed: int) -> NDArray[np.float32]:
+    """The values of all tensors, in units of the prior, (N,); blocks are made some at a time, which bounds memory."""
+    blocks = Blocks.of(part.num_values, len(part.indices), seed)
+    values = np.zeros(part.num_values, np.float32)
+    at_once = max(1, _VALUES_AT_ONCE // max(1, blocks.width))
+    for start in range(0, blocks.num_blocks, at_once):
+        bounds = blocks.bounds[start : start + at_once + 1]
+        found = block_values(part, blocks.width, seed, np.arange(start, start + len(bounds) - 1))
+        inside = np.arange(blocks.width) < np.diff(bounds)[:, None]
+        values[blocks.order[bounds[0] : bounds[-1]]] = found[inside]
+    return values

@@ -92,7 +92,9 @@ class MiracleRepresentation(Representation):
             drawn.append(tensors)
             sent = float(group.sent.sum()) * group.settings.bits
             bits = bits.to(per_block.device) + per_block.sum().detach() / _LN2 + sent
-            steering = steering.to(per_block.device) + (group.penalties * per_block).sum()
+            steering = (
+                steering.to(per_block.device) + (group.penalties.clone() * per_block).sum()
+            )  # they move before the backward
         if not self._method.settings.by_divergence and self.rate_weight > 0:
             # The divergence of each block at its own price: what `rate_loss` multiplies is divided out.
             scaled = steering * self.num_weights / self.rate_weight

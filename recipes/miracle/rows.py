@@ -1,0 +1,41 @@
+"""The settings of each row: frozen before the test set is looked at; chosen on the validation split."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Row:
+    """How one row of LeNet5 is trained.
+
+    units: hidden units that there are; the file holds the whole network, the others zero.
+    budget: bytes of the file's one part.
+    bits, slack, parameterisation, candidates: of MiracleConfig.
+    steps: of training before the first block is sent; rate_steps: of them with a falling learning rate.
+    blocks_at_once, steps_between: how many blocks are sent together, and training steps from one such to the next.
+    mean_rate, spread_rate, prior_rate: learning rates of posterior means, of what else a posterior has, of priors.
+    shifts: whether training images are shifted by up to a pixel.
+    """
+
+    units: tuple[int, int, int]
+    budget: int
+    bits: int = 18
+    slack: float = 0.0
+    parameterisation: str = "divergence"
+    candidates: str = "shared"
+    steps: int = 12_000
+    fall: float = 0.5
+    blocks_at_once: int = 8
+    steps_between: int = 60
+    batch: int = 128
+    mean_rate: float = 5e-3
+    spread_rate: float = 5e-3
+    prior_rate: float = 1e-3
+    sending_rate: float = 0.2
+    shifts: bool = True
+
+
+ROWS: dict[str, Row] = {
+    "lenet5_small": Row((8, 16, 40), 1570),
+    "lenet5_accurate": Row((10, 20, 60), 3120),
+    "lenet5_best": Row((8, 13, 30), 1110),
+}
