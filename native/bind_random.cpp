@@ -16,63 +16,72 @@ namespace fewbits {
 
 namespace {
 
-template <class T>
-using Array = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
-using Floats = Array<const float>;
-using Words = Array<const uint32_t>;
-using Reals = Array<const double>;
+// Of two types only: each type that nanobind reads is code of its own. What arrays hold is checked here.
+using ReadArray = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
+using WriteArray = nb::ndarray<nb::c_contig, nb::device::cpu>;
 
-// Sizes are below 2^47, those of arrays in memory, where they are multiplied.
-template <class Each>
-void require_size(const Each& array, size_t size) {
-    if (array.size() != size) throw InvalidArgument("two arrays differ in size.");
-    if (reinterpret_cast<uintptr_t>(array.data()) % alignof(typename Each::Scalar) != 0) {
-        throw InvalidArgument("an array is not aligned.");
-    }
+void check_array(nb::dlpack::dtype expected, nb::dlpack::dtype found, size_t expected_size, size_t size,
+                 const void* data) {
+    if (found != expected) throw InvalidArgument("an array has another dtype.");
+    if (size != expected_size) throw InvalidArgument("two arrays differ in size.");
+    if (reinterpret_cast<uintptr_t>(data) % (expected.bits / 8) != 0) throw InvalidArgument("an array is not aligned.");
 }
 
-void bound_words(uint64_t seed, uint32_t purpose, const Words& numbers, const Array<const uint64_t>& items,
-                 size_t num_places, const Array<uint32_t>& words) {
+// Sizes are below 2^47, those of arrays in memory, where they are multiplied.
+template <class T>
+const T* read(const ReadArray& array, size_t size) {
+    check_array(nb::dtype<T>(), array.dtype(), size, array.size(), array.data());
+    return static_cast<const T*>(array.data());
+}
+
+template <class T>
+T* write(const WriteArray& array, size_t size) {
+    check_array(nb::dtype<T>(), array.dtype(), size, array.size(), array.data());
+    return static_cast<T*>(array.data());
+}
+
+void bound_words(uint64_t seed, uint32_t purpose, const ReadArray& numbers, const ReadArray& items, size_t num_places,
+                 const WriteArray& words) {
     const size_t count = items.size();
     const bool number_each = numbers.size() != 1;
     if (purpose > 0xFF || num_places > size_t{1} << 26) throw InvalidArgument("a counter has no such place.");
-    require_size(numbers, number_each ? count : 1);
-    require_size(items, count);
-    require_size(words, count * num_places);
+    const auto* each_number = read<uint32_t>(numbers, number_each ? count : 1);
+    const auto* each_item = read<uint64_t>(items, count);
+    auto* out = write<uint32_t>(words, count * num_places);
     nb::gil_scoped_release release;
-    random_words(seed, purpose, numbers.data(), number_each, items.data(), count, num_places, words.data());
+    random_words(seed, purpose, each_number, number_each, each_item, count, num_places, out);
 }
 
 // One number of each number.
 template <class T, void (*fill)(const T*, size_t, double*)>
-void bound_map(const Array<const T>& in, const Array<double>& out) {
-    require_size(in, in.size());
-    require_size(out, in.size());
+void bound_map(const ReadArray& in, const WriteArray& out) {
+    const size_t size = in.size();
+    const T* from = read<T>(in, size);
+    auto* to = write<double>(out, size);
     nb::gil_scoped_release release;
-    fill(in.data(), in.size(), out.data());
+    fill(from, size, to);
 }
 
-void bound_candidates(uint64_t seed, uint32_t number, uint64_t start, size_t count, const Array<float>& z) {
+void bound_candidates(uint64_t seed, uint32_t number, uint64_t start, size_t count, const WriteArray& z) {
     if (count == 0) return;
-    require_size(z, z.size() / count * count);
+    const size_t dim = z.size() / count;
+    auto* out = write<float>(z, dim * count);
     nb::gil_scoped_release release;
-    fill_candidates(seed, number, start, count, z.size() / count, z.data());
+    fill_candidates(seed, number, start, count, dim, out);
 }
 
 // What the arrays of a call say, checked against each other. Blocks have a number each; a table may be none.
 struct Call {
-    Call(uint64_t seed, const Words& numbers, const Floats& a, const Floats& b, const nb::object& z, uint64_t start,
-         size_t count)
-        : blocks{seed, numbers.data(), numbers.size(), a.ndim() == 2 ? a.shape(1) : 0, a.data(), b.data()} {
-        require_size(numbers, blocks.num_blocks);
-        require_size(a, blocks.num_blocks * blocks.dim);
-        require_size(b, a.size());
+    Call(uint64_t seed, const ReadArray& numbers, const ReadArray& a, const ReadArray& b, const nb::object& z,
+         uint64_t start, size_t count) {
+        const size_t num_blocks = numbers.size(), dim = a.ndim() == 2 ? a.shape(1) : 0, size = num_blocks * dim;
+        blocks = {seed, read<uint32_t>(numbers, num_blocks), num_blocks, dim, read<float>(a, size),
+                  read<float>(b, size)};
         if (start > std::numeric_limits<int64_t>::max() - count) throw InvalidArgument("a candidate is out of range.");
         if (z.is_none()) return;
-        held = nb::cast<Floats>(z, false);
-        if (held.ndim() != 2 || held.shape(0) != blocks.dim) throw InvalidArgument("a table has another dimension.");
-        require_size(held, held.size());
-        table = {held.data(), held.shape(1)};
+        held = nb::cast<ReadArray>(z, false);
+        if (held.ndim() != 2 || held.shape(0) != dim) throw InvalidArgument("a table has another dimension.");
+        table = {read<float>(held, held.size()), held.shape(1)};
         if (start > table.num_candidates || count > table.num_candidates - start) {
             throw InvalidArgument("a table has fewer candidates.");
         }
@@ -80,15 +89,15 @@ struct Call {
 
     Blocks blocks;
     CandidateTable table;
-    Floats held;
+    ReadArray held;
 };
 
-void bound_scores(uint64_t seed, const Words& numbers, const Floats& a, const Floats& b, const nb::object& table,
-                  uint64_t start, size_t count, const Array<float>& scores) {
+void bound_scores(uint64_t seed, const ReadArray& numbers, const ReadArray& a, const ReadArray& b,
+                  const nb::object& table, uint64_t start, size_t count, const WriteArray& scores) {
     const Call call(seed, numbers, a, b, table, start, count);
-    require_size(scores, call.blocks.num_blocks * count);
+    auto* out = write<float>(scores, call.blocks.num_blocks * count);
     nb::gil_scoped_release release;
-    fill_scores(call.blocks, call.table, start, count, scores.data());
+    fill_scores(call.blocks, call.table, start, count, out);
 }
 
 void copy_chosen(const std::vector<Chosen>& chosen, int64_t* indices, double* values) {
@@ -99,30 +108,31 @@ void copy_chosen(const std::vector<Chosen>& chosen, int64_t* indices, double* va
     }
 }
 
-void bound_gumbel_argmax(uint64_t seed, const Words& numbers, const Floats& scores, uint64_t start,
-                         const Array<int64_t>& indices, const Array<double>& values) {
+void bound_gumbel_argmax(uint64_t seed, const ReadArray& numbers, const ReadArray& scores, uint64_t start,
+                         const WriteArray& indices, const WriteArray& values) {
     const size_t num_blocks = numbers.size(), count = scores.ndim() == 2 ? scores.shape(1) : 0;
     if (start > std::numeric_limits<int64_t>::max() - count) throw InvalidArgument("a candidate is out of range.");
-    require_size(numbers, num_blocks);
-    require_size(scores, num_blocks * count);
-    require_size(indices, num_blocks);
-    require_size(values, num_blocks);
+    const Blocks blocks{seed, read<uint32_t>(numbers, num_blocks), num_blocks, 0, nullptr, nullptr};
+    const auto* from = read<float>(scores, num_blocks * count);
+    auto* to_indices = write<int64_t>(indices, num_blocks);
+    auto* to_values = write<double>(values, num_blocks);
     nb::gil_scoped_release release;
     std::vector<Chosen> chosen(num_blocks);
-    choose_by_scores({seed, numbers.data(), num_blocks, 0, nullptr, nullptr}, scores.data(), start, count,
-                     chosen.data());
-    copy_chosen(chosen, indices.data(), values.data());
+    choose_by_scores(blocks, from, start, count, chosen.data());
+    copy_chosen(chosen, to_indices, to_values);
 }
 
-void bound_select(uint64_t seed, const Words& numbers, const Floats& a, const Floats& b, const nb::object& table,
-                  size_t count, size_t num_threads, const Array<int64_t>& indices, const Array<double>& values) {
+void bound_select(uint64_t seed, const ReadArray& numbers, const ReadArray& a, const ReadArray& b,
+                  const nb::object& table, size_t count, size_t num_threads, const WriteArray& indices,
+                  const WriteArray& values) {
     const Call call(seed, numbers, a, b, table, 0, count);
-    require_size(indices, call.blocks.num_blocks);
-    require_size(values, call.blocks.num_blocks);
+    const size_t num_blocks = call.blocks.num_blocks;
+    auto* to_indices = write<int64_t>(indices, num_blocks);
+    auto* to_values = write<double>(values, num_blocks);
     nb::gil_scoped_release release;
-    std::vector<Chosen> chosen(call.blocks.num_blocks);
+    std::vector<Chosen> chosen(num_blocks);
     choose(call.blocks, call.table, count, num_threads, chosen.data());
-    copy_chosen(chosen, indices.data(), values.data());
+    copy_chosen(chosen, to_indices, to_values);
 }
 
 }  // namespace

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fewbits.methods.ecsq import Ecsq, EcsqConfig
     from fewbits.methods.epr import Epr, EprConfig
     from fewbits.methods.lossless import Lossless, LosslessConfig
+    from fewbits.methods.miracle import Miracle, MiracleConfig
     from fewbits.report import Report
 
 _HOMES = {
@@ -37,6 +38,8 @@ _HOMES = {
     "EcsqConfig": "methods.ecsq",
     "Epr": "methods.epr",
     "EprConfig": "methods.epr",
+    "Miracle": "methods.miracle",
+    "MiracleConfig": "methods.miracle",
     # the contracts
     "Method": "method",
     "TrainableMethod": "method",
@@ -68,6 +71,8 @@ __all__ = [
     "Lossless",
     "LosslessConfig",
     "Method",
+    "Miracle",
+    "MiracleConfig",
     "Report",
     "Representation",
     "Source",

@@ -1,7 +1,7 @@
 """What the golden files hold: for each method a set of small cases that together visit all of its payload page."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -63,7 +63,7 @@ def encoded(
     """A file made by the method itself, in chunks of about 4 KiB, so that a small file has several."""
     entries = entries_of(tensors, copies=not bare)
     stored = {entry.spec.name: tensors[entry.spec.name] for entry in entries if entry.target is None}
-    with small_chunks(1 << 15):
+    with small_chunks(1 << 15) if id != "miracle" else nullcontext():  # it has no chunks, and is slow in NumPy
         chunks = list(method_class(id)(config).encode(Source(stored), rate_weight=rate_weight, seed=SEED))
     return written(chunks, entries, metadata=metadata, bare=bare)
 

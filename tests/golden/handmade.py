@@ -305,7 +305,7 @@ def miracle_chunks() -> list[Chunk]:
     ]
     return [
         miracle_chunk("lattice", lattice, 30, 5, several),
-        miracle_chunk("own", own, 1, 61, several),
+        miracle_chunk("own", own, 1, 31, several),
         miracle_chunk("shared", common, 24, 7, several),
         miracle_chunk("widest", lattice, 13, 1, [Dealt("float32", (64, 64), 3)]),
         miracle_chunk("widest of its own", own, 30, 2, [Dealt("float32", (8192,), 3)]),

@@ -9,6 +9,8 @@ import pytest
 from fewbits import errors
 from fewbits.chunk import DTYPES
 from fewbits.container import format as container_format
+from fewbits.methods.miracle import layout
+from fewbits.methods.miracle import payload as miracle_payload
 from fewbits.quantize import parameter_decoders
 from fewbits.registry import METHODS, method_class
 from tests.golden import independent_decoder
@@ -86,6 +88,19 @@ def test_errors(page: str) -> None:
 def test_every_payload_page_is_linked_from_the_format(page: str) -> None:
     for id in METHODS:
         assert f"payload/{id}.md" in page
+
+
+def test_the_numbers_of_miracles_page(repository: Path) -> None:
+    page = (repository / "docs" / "payload" / "miracle.md").read_text("utf-8")
+    rows_of = {cells[0]: cells[2] for cells in [*rows(page, "| field"), *rows(page, "## Description of a tensor")]}
+    bits = int(re.search(r"1 … (\d+)", rows_of["bits"])[1])
+    assert bits == miracle_payload.MOST_BITS == independent_decoder.MOST_BLOCK_BITS
+    shared = int(re.search(r"1 … (\d+)", rows_of["share"])[1])
+    assert shared == layout.MOST_SHARED == independent_decoder.MOST_SHARED
+    assert int(re.search(r"≤ (\d+);", page)[1]) == parameter_decoders.MOST_CODE
+    width = int(re.search(r"N is at most (\d+)·B", page)[1])
+    assert width == miracle_payload.MOST_WIDTH == independent_decoder.MOST_BLOCK_VALUES
+    assert [int(number) for number in re.findall(r"±(\d+) for float16", page)] == [miracle_payload.LIMITS["float16"]]
 
 
 def test_the_greatest_code_of_a_step(repository: Path) -> None:
