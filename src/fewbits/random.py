@@ -238,4 +238,6 @@ def _polynomial(coefficients: tuple[float, ...], x: NDArray[np.float64]) -> NDAr
 
 def permutation(seed: int, number: int, size: int) -> NDArray[np.int64]:
     """Return a permutation of 0 … size - 1, (size,): the order of as many words, equal ones as they come."""
-    return np.argsort(Stream(seed, PERMUTATION, number).sequence(0, size), kind="stable")
+    words = Stream(seed, PERMUTATION, number).sequence(0, size).astype(np.uint64)
+    # Sorted with their places below them: quicker than sorting places by words.
+    return (np.sort(words << np.uint64(32) | np.arange(size, dtype=np.uint64)) & _LOW).astype(np.int64)

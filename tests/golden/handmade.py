@@ -290,7 +290,7 @@ def miracle_chunk(
 
 
 def miracle_chunks() -> list[Chunk]:
-    """What this encoder does not choose: most bits, widest blocks, every code of numbers, all flags, parts of tensors."""
+    """What this encoder does not choose: most bits, widest blocks, every code of numbers, all flags, tiles."""
     own, common, lattice = range(3)
     dense = Dealt("float32", (9, 8), -31)
     several = [

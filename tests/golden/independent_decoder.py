@@ -1,8 +1,8 @@
 """A second decoder of the `.fewbits` file, written from the specification alone.
 
 It shares no code with the package: NumPy, zlib and a CBOR library are all it needs, next to `adaptive_decoder.py`
-(section 9.4), `shared_randomness.py` (section 12) and the constants in `src/fewbits/models/shipped_tables.csv`. Its sections carry the numbers of
-`docs/format.md`, so that the two can be read side by side. Clarity comes before speed.
+(section 9.4), `shared_randomness.py` (section 12) and the constants in `src/fewbits/models/shipped_tables.csv`. Its
+sections carry the numbers of `docs/format.md`, so that the two can be read side by side. Clarity comes before speed.
 
     python independent_decoder.py FILE      prints name, dtype, shape and CRC of every tensor
 """

@@ -129,7 +129,7 @@ def test_the_golden_files_of_miracle_visit_every_kind_of_candidates_and_every_fl
         mock.patch.object(independent_decoder, "read_indices", read_indices),
     ):
         for path in PATHS:
-            if path.stem.startswith("miracle-1-"):
+            if path.stem.startswith("miracle-1-") and not path.stem.endswith("-low-entropy"):  # which is slow
                 decode_file(path.read_bytes(), module_tensors=Golden.read(path).module)
     assert kinds == {0, 1, 2, 4} and flags == {0, 1, 2, 3, 4}
     assert {0, 17, 63, 64, 65} <= codes

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from fewbits.channel.index_code import decode_indices, encode_indices
 from fewbits.chunk import Chunk, TensorSpec
 from fewbits.coder.bits import pack_raw, raw_size
 from fewbits.coder.leb128 import write_sint, write_uint
@@ -143,7 +144,7 @@ def whole() -> Iterator[bytes]:
         yield encode_part(Part((piece,), (-40,), kind, 9, coded, indices))
 
 
-@pytest.mark.parametrize("payload", whole(), ids=["own", "shared", "lattice", "coded"])
+@pytest.mark.parametrize("payload", list(whole()), ids=["own", "shared", "lattice", "coded"])
 def test_every_prefix_and_every_longer_payload_is_refused(payload: bytes) -> None:
     decode([Chunk("miracle", 1, {}, 7, (SMALL,), payload)])
     for end in range(len(payload)):
@@ -151,7 +152,7 @@ def test_every_prefix_and_every_longer_payload_is_refused(payload: bytes) -> Non
     refused(payload + b"\0", SMALL)
 
 
-@pytest.mark.parametrize("payload", whole(), ids=["own", "shared", "lattice", "coded"])
+@pytest.mark.parametrize("payload", list(whole()), ids=["own", "shared", "lattice", "coded"])
 def test_every_flipped_bit_gives_a_named_error_or_finite_values(payload: bytes) -> None:
     num_refused = 0
     for bit in range(8 * len(payload)):
@@ -175,11 +176,9 @@ def test_an_index_past_the_cap_is_refused() -> None:
 
 
 def test_coded_numbers_past_a_cap_that_is_no_power_of_two_are_refused() -> None:
-    from fewbits.channel.index_code import decode_indices, encode_indices
-
     data = encode_indices(np.array([9, 3, 0]), 1 << 4, 12)
     np.testing.assert_array_equal(decode_indices(data, 3, 1 << 4), [9, 3, 0])
-    with pytest.raises(Corrupt, match="cap"):
+    with pytest.raises(Corrupt):
         decode_indices(encode_indices(np.array([1023]), 1 << 10, 64), 1, 1000)
 
 

@@ -134,7 +134,10 @@ def front(id: str, models: bytes) -> bytes:
         "ecsq": struct.pack("<fB", 1, 0) + models,
         "epr": bytes(3) + models,  # in tables, a scalar decoder, step 1
         # Own candidates of 2^14, coded, 2^20 blocks, prior 1; then an index stream begins. Its code 32 is no table.
-        "miracle": bytes([4, 14]) + write_uint(1 << 20) + bytes(2) + (models if models[:1] == SHIPPED else b"A" + models),
+        "miracle": bytes([4, 14])
+        + write_uint(1 << 20)
+        + bytes(2)
+        + (models if models[:1] == SHIPPED else b"A" + models),
     }[id]
 
 

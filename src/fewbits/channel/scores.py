@@ -195,8 +195,9 @@ def _select(
         native.select(seed, numbers, a, b, table, count, num_threads, indices, values)
         return indices
     best, chosen = np.full(len(a), -np.inf), np.zeros(len(a), np.int64)
-    for start in range(0, max(count, 1), _TILE):
-        length = min(_TILE, count - start)
+    tile = max(16, _TILE // max(1, len(a)))  # memory is that of one block's tile, however many there are
+    for start in range(0, max(count, 1), tile):
+        length = min(tile, count - start)
         if table is None:
             scores = scores_of_stream(seed, numbers, start, length, a, b)
         else:

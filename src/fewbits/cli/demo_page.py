@@ -125,6 +125,6 @@ def write_page(result: DemoResult, path: Path) -> None:
     footer = (
         f"Written by fewbits demo in {result.seconds:.1f} s, offline. Data: Optical Recognition of "
         "Handwritten Digits, E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, "
-        "doi:10.24432/C50P49, CC BY 4.0."
+        "doi:10.24432/C50P49, CC BY 4.0; pixels rounded to five levels."
     )
     write_atomic(path, [page("A network in few bits", lead, content, footer).encode()])

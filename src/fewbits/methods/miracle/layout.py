@@ -110,7 +110,7 @@ def checked_piece(shape: tuple[int, ...], live: Sequence[int], share: int) -> Pi
         Corrupt: more is live than there is, or a value is shared by none or by too many.
     """
     if len(live) != len(shape) or any(not 1 <= a <= b for a, b in zip(live, shape, strict=True)):
-        raise Corrupt("more of a tensor is live than there is of it, or nothing.")
+        raise Corrupt("more is live than there is, or nothing.")
     if not 1 <= share <= MOST_SHARED:
         raise Corrupt(f"a value is shared by {share} elements.")
     return Piece(shape, tuple(live), share)

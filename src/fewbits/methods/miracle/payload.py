@@ -21,8 +21,7 @@ MOST_BITS = 30  # WIRE: of a number of fixed length
 MOST_WIDTH = 4096  # WIRE: values of a block: a lattice has no more dimensions, and no value is nearly for nothing
 _KINDS, _CODED = 3, 4  # WIRE: bits of the first byte: kind of candidates; whether numbers are entropy coded
 # WIRE: the greatest magnitude of an element, by dtype.
-LIMITS = {name: np.float32(limit) for name, limit in {"float16": 65504.0, "bfloat16": 3e38}.items()}
-LIMITS |= dict.fromkeys(("float32", "float64"), np.float32(3e38))
+LIMITS = dict.fromkeys(("float32", "bfloat16", "float64"), np.float32(3e38)) | {"float16": np.float32(65504)}
 _LIVE, _SHARED, _ZERO = 1, 2, 4  # WIRE: bits of a tensor's first byte
 _VALUES_AT_ONCE = 1 << 18  # of blocks that are made together
 
@@ -108,12 +107,12 @@ def decode_part(payload: bytes, shapes: Sequence[tuple[int, ...]]) -> Part:
 
 def _read_tensor(payload: bytes, position: int, shape: tuple[int, ...]) -> tuple[Piece, int | None, int]:
     if position >= len(payload):
-        raise Corrupt("a miracle payload ends before its tensors.")
+        raise Corrupt("a miracle payload ends before its descriptions.")
     flags, position = payload[position], position + 1
     if flags == _ZERO:
         return Piece(shape, shape, 1), None, position
     if flags & ~(_LIVE | _SHARED):
-        raise Corrupt("a tensor of a miracle payload starts with what is not known.")
+        raise Corrupt("a description in a miracle payload starts with what is not known.")
     live, share = list(shape), 1
     if flags & _LIVE:
         for axis in range(len(shape)):

@@ -38,15 +38,16 @@ def variance_of(excess: Tensor) -> Tensor:
         (...) same dtype and device, without gradient.
     """
     excess = excess.detach().clamp(min=0)
-    # Near the branch point 1 - sqrt(2 x) + 2 x / 3; far from it exp(-1 - x). Newton on log v then converges from below.
-    near = 1 - torch.sqrt(2 * excess) + 2 * excess / 3
-    log_variance = torch.where(excess < 0.5, near.clamp(min=0.2).log(), -1 - excess + torch.exp(-1 - excess))
+    # Of y = -log v: e^-y - 1 + y = excess. Near the branch point u + u^2 / 6 + u^3 / 36 with u = sqrt(2 x), far
+    # from it 1 + x - e^(-1 - x). NUMERICS: expm1, as 1 - v would have no digits left in float32.
+    root = torch.sqrt(2 * excess)
+    near = root * (1 + root / 6 * (1 + root / 6))
+    height = torch.where(excess < 0.5, near, 1 + excess - torch.exp(-1 - excess))
     for _ in range(_ROUNDS):
-        variance = log_variance.exp()
-        slope = (variance - 1).clamp(max=-_LEAST_GAP)
-        step = (variance - log_variance - 1 - excess) / slope
-        log_variance = (log_variance - step.clamp(-1, 1)).clamp(max=0)
-    return log_variance.exp()
+        below = torch.expm1(-height)
+        step = (below + height - excess) / below.clamp(max=-_LEAST_GAP)
+        height = (height + step.clamp(-1, 1)).clamp(min=0)
+    return torch.exp(-height)
 
 
 def of_divergence(raw_means: Tensor, divergences: Tensor) -> tuple[Tensor, Tensor]:
