@@ -40,6 +40,7 @@ class Greedy(ChannelSimulator):
         # What is covered: the target up to `covered` times the proposal. `left` of the target is not yet.
         covered, left = np.zeros(problem.size), np.ones(problem.size)
         looked_at = np.zeros(problem.size, np.int64)
+        likeliest, ratio = np.zeros(problem.size, np.int64), np.full(problem.size, -np.inf)
         for step in range(self._cap):
             if not len(open_rows):
                 break
@@ -50,6 +51,8 @@ class Greedy(ChannelSimulator):
             # Accepted with probability (ratio - covered) / left, between 0 and 1.
             accepted = np.exp(np.minimum(log_ratio, 700.0)) > covered[open_rows] + noise * left[open_rows]
             index[open_rows], looked_at[open_rows] = step, step + 1
+            likeliest[open_rows] = np.where(log_ratio > ratio[open_rows], step, likeliest[open_rows])
+            ratio[open_rows] = np.maximum(ratio[open_rows], log_ratio)
             # Where rounding has left nothing to cover, the candidate at hand is taken.
             open_rows = open_rows[~accepted & (left[open_rows] > 0)]
             covered[open_rows] += left[open_rows]
@@ -57,4 +60,5 @@ class Greedy(ChannelSimulator):
             left[open_rows] = np.maximum(above - covered[open_rows] * below, 0.0)
         capped = np.zeros(problem.size, np.bool_)
         capped[open_rows] = True
+        index[open_rows] = likeliest[open_rows]  # whichever comes last at the cap may be anywhere
         return Message(index, np.zeros((problem.size, 0), np.int64), looked_at, capped)
