@@ -22,12 +22,14 @@ class LawInputs:
     """Inputs of the laws for one method.
 
     configs: settings to run every law with, the default first. sources: what to encode, by name; `network` and `tiled`
-    among them. rate_weights: from a fine to a coarse one.
+    among them. rate_weights: from a fine to a coarse one. without_core: settings where the default ones would take
+    minutes without the compiled core.
     """
 
     configs: tuple[MethodConfig, ...]
     sources: Mapping[str, Callable[[], Mapping[str, Tensor]]]
     rate_weights: tuple[float, ...]
+    without_core: MethodConfig | None = None
 
 
 def inputs_of(id: str) -> LawInputs:

@@ -20,4 +20,5 @@ INPUTS = LawInputs(
         "tiled": sources.tiled,
     },
     rate_weights=(1e-4, 0.1, 30.0),
+    without_core=MiracleConfig(bits=6),
 )

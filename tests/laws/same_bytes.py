@@ -28,7 +28,13 @@ def files(executor: Executor | None = None) -> Iterator[tuple[str, bytes]]:
         for name in SOURCES:
             tensors = inputs.sources[name]()
             rate_weight = inputs.rate_weights[len(inputs.rate_weights) // 2]
-            chunks = encode(method_of(id), Source(tensors), rate_weight=rate_weight, seed=SEED, executor=executor)
+            chunks = encode(
+                method_of(id, inputs.without_core),
+                Source(tensors),
+                rate_weight=rate_weight,
+                seed=SEED,
+                executor=executor,
+            )
             data = file_bytes(
                 chunks=chunks,
                 tensors=entries_of(tensors, copies=False),
