@@ -135,6 +135,18 @@ void bound_select(uint64_t seed, const ReadArray& numbers, const ReadArray& a, c
     copy_chosen(chosen, to_indices, to_values);
 }
 
+void bound_search(uint64_t seed, const ReadArray& numbers, const ReadArray& a, const ReadArray& b,
+                  const ReadArray& greatest, size_t cap, bool is_sorted, size_t num_threads, const WriteArray& indices,
+                  const WriteArray& num_candidates, const WriteArray& capped) {
+    const Call call(seed, numbers, a, b, nb::none(), 0, cap);
+    const size_t num_blocks = call.blocks.num_blocks;
+    const Arrivals arrivals{cap, is_sorted, read<double>(greatest, num_blocks)};
+    const Searches searches{write<int64_t>(indices, num_blocks), write<int64_t>(num_candidates, num_blocks),
+                            write<bool>(capped, num_blocks)};
+    nb::gil_scoped_release release;
+    search(call.blocks, arrivals, num_threads, searches);
+}
+
 }  // namespace
 
 void bind_random(nb::module_& module) {
@@ -155,6 +167,9 @@ void bind_random(nb::module_& module) {
     module.def("select", &bound_select, arg("seed"), arg("numbers").noconvert(), arg("a").noconvert(),
                arg("b").noconvert(), arg("table").none(), arg("count"), arg("num_threads"),
                arg("indices").noconvert(), arg("values").noconvert());
+    module.def("search", &bound_search, arg("seed"), arg("numbers").noconvert(), arg("a").noconvert(),
+               arg("b").noconvert(), arg("greatest").noconvert(), arg("cap"), arg("is_sorted"), arg("num_threads"),
+               arg("indices").noconvert(), arg("num_candidates").noconvert(), arg("capped").noconvert());
 }
 
 }  // namespace fewbits

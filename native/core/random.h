@@ -35,7 +35,8 @@ struct RandomLoops {
     void (*narrow_normals)(const uint32_t* words, float* normals);  // rounded to float32
     void (*quantiles)(const double* p, double* quantiles);
     void (*logs)(const double* x, double* logs);
-    void (*gumbels)(const uint32_t* words, double* gumbels);  // -log(-log u)
+    void (*exponentials)(const uint32_t* words, double* exponentials);  // -log u
+    void (*gumbels)(const uint32_t* words, double* gumbels);            // -log(-log u)
     // Adds (a z + b) z to every sum.
     void (*add_scores)(const float* z, size_t count, float a, float b, float* sums);
     bool (*any_reaches)(const float* values, size_t count, float bound);

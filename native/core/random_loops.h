@@ -104,14 +104,20 @@ void logs(const double* x, double* out) {
     for (size_t i = 0; i < kRandomTile; ++i) out[i] = log_of(x[i]);
 }
 
-void gumbels(const uint32_t* words, double* out) {
+void minus_logs(const double* x, double* out) {
+    for (size_t i = 0; i < kRandomTile; ++i) out[i] = -log_of(x[i]);
+}
+
+void exponentials(const uint32_t* words, double* out) {
     double found[kRandomTile];
     for (size_t i = 0; i < kRandomTile; ++i) found[i] = uniform(words[i]);
-    for (int times = 0; times < 2; ++times) {
-        logs(found, out);
-        for (size_t i = 0; i < kRandomTile; ++i) found[i] = -out[i];
-    }
-    std::memcpy(out, found, sizeof found);
+    minus_logs(found, out);
+}
+
+void gumbels(const uint32_t* words, double* out) {
+    double found[kRandomTile];
+    exponentials(words, found);
+    minus_logs(found, out);
 }
 
 void add_scores(const float* z, size_t count, float a, float b, float* sums) {
@@ -126,7 +132,7 @@ bool any_reaches(const float* values, size_t count, float bound) {
 
 // An object file of one instruction set defines them under a name of its own.
 constexpr RandomLoops loops_with(decltype(RandomLoops::philox) philox) {
-    return {philox, normals, narrow_normals, quantiles, logs, gumbels, add_scores, any_reaches};
+    return {philox, normals, narrow_normals, quantiles, logs, exponentials, gumbels, add_scores, any_reaches};
 }
 
 }  // namespace

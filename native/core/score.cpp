@@ -78,6 +78,11 @@ private:
     std::vector<float> tile_;  // (dim, count)
 };
 
+void consider(double value, uint64_t candidate, Chosen& chosen) {
+    const double least = chosen.candidate < 0 ? -std::numeric_limits<double>::infinity() : chosen.value;
+    if (value > least) chosen = {static_cast<int64_t>(candidate), value};  // never so for NaN
+}
+
 // Finds the greatest score + Gumbel number. Candidates come in ascending order: an equal one later is no better.
 class Chooser {
 public:
@@ -113,14 +118,61 @@ private:
         return std::nextafter(static_cast<float>(chosen.value - kMostGumbel), -kInfinity);
     }
 
-    static void consider(double value, uint64_t candidate, Chosen& chosen) {
-        const double least = chosen.candidate < 0 ? -std::numeric_limits<double>::infinity() : chosen.value;
-        if (value > least) chosen = {static_cast<int64_t>(candidate), value};  // never so for NaN
-    }
-
     const RandomLoops& loops_ = random_loops();
     ItemBlocks stream_;
     double gumbels_[kRandomTile];
+};
+
+// Finds the greatest score less the logarithm of the time at which a candidate arrives.
+class ArrivalChooser {
+public:
+    ArrivalChooser(const Blocks& blocks, const Arrivals& arrivals)
+        : blocks_(blocks), arrivals_(arrivals), score_(blocks, none_), stream_(blocks.seed, kPrivate) {}
+
+    void operator()(size_t block, const Searches& searches) {
+        Chosen chosen;
+        const size_t looked_at = look_at(block, chosen);
+        const bool ended = looked_at > 0, found = chosen.candidate >= 0;
+        searches.indices[block] = found ? chosen.candidate : 0;
+        searches.num_candidates[block] = static_cast<int64_t>(ended ? looked_at : arrivals_.cap);
+        searches.capped[block] = !found || (!ended && !arrivals_.is_sorted);
+    }
+
+private:
+    // Returns how many candidates were looked at; 0 if all were, and a later one could have more.
+    size_t look_at(size_t block, Chosen& chosen) {
+        double time = 0;
+        for (size_t tile = 0; tile < arrivals_.cap; tile += kRandomTile) {
+            const size_t length = std::min(kRandomTile, arrivals_.cap - tile);
+            score_(block, tile, length, scores_);
+            stream_.choose(tile, blocks_.numbers[block]);
+            loops_.exponentials(stream_.words(0)[0], times_);
+            for (size_t i = 0; i < kRandomTile; ++i) times_[i] = time = time + scaled(times_[i], tile + i);
+            loops_.logs(times_, log_times_);
+            for (size_t i = 0; i < length; ++i) {
+                consider(static_cast<double>(scores_[i]) - log_times_[i], tile + i, chosen);
+                const double most = arrivals_.greatest[block] - log_times_[i];
+                if (chosen.candidate >= 0 && chosen.value >= most) return tile + i + 1;
+            }
+        }
+        return 0;
+    }
+
+    // The n-th gap of N sorted exponentials has the rate N - n + 1; times are times N. Behind the last there is none.
+    double scaled(double exponential, size_t candidate) const {
+        if (!arrivals_.is_sorted || candidate >= arrivals_.cap) return exponential;
+        const double all = static_cast<double>(arrivals_.cap);
+        return exponential * (all / (all - static_cast<double>(candidate)));
+    }
+
+    const Blocks& blocks_;
+    const Arrivals& arrivals_;
+    const RandomLoops& loops_ = random_loops();
+    const CandidateTable none_;
+    Scorer score_;
+    ItemBlocks stream_;
+    float scores_[kRandomTile];
+    double times_[kRandomTile], log_times_[kRandomTile];
 };
 
 // Of two that were chosen among different candidates, the better one.
@@ -190,6 +242,14 @@ void choose(const Blocks& blocks, const CandidateTable& table, size_t count, siz
     });
     std::fill(chosen, chosen + blocks.num_blocks, Chosen{});
     for (size_t i = 0; i < of_threads.size(); ++i) keep_better(of_threads[i], chosen[i % blocks.num_blocks]);
+}
+
+void search(const Blocks& blocks, const Arrivals& arrivals, size_t num_threads, const Searches& searches) {
+    std::atomic<size_t> next{0};
+    on_threads(std::max<size_t>(1, std::min(num_threads, blocks.num_blocks)), [&](size_t) {
+        ArrivalChooser look_for(blocks, arrivals);
+        for (size_t block; (block = next++) < blocks.num_blocks;) look_for(block, searches);
+    });
 }
 
 }  // namespace fewbits

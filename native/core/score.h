@@ -44,4 +44,23 @@ void choose_by_scores(const Blocks& blocks, const float* scores, uint64_t start,
 // threads does not change what is chosen.
 void choose(const Blocks& blocks, const CandidateTable& table, size_t count, size_t num_threads, Chosen* chosen);
 
+// How candidates 0 ... cap - 1 of a block's own stream arrive: one after the other in a Poisson process of rate 1, or
+// as `cap` exponentials in rising order.
+struct Arrivals {
+    size_t cap;
+    bool is_sorted;
+    const double* greatest;  // (num_blocks,), upper bounds of scores: at infinity all candidates are looked at
+};
+
+// What searches found, (num_blocks,) each: candidates, 0 where no score was a number; how many were looked at until no
+// later one could have had more; whether it ended at the cap, of sorted ones only whether no score was a number.
+struct Searches {
+    int64_t* indices;
+    int64_t* num_candidates;
+    bool* capped;
+};
+
+// Finds the greatest score - log(arrival time) of each block.
+void search(const Blocks& blocks, const Arrivals& arrivals, size_t num_threads, const Searches& searches);
+
 }  // namespace fewbits

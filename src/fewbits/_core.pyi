@@ -234,3 +234,18 @@ def select(
     values: NDArray[np.float64],
 ) -> None:
     """Fill what gumbel_argmax finds among the first candidates, without storing their scores."""
+
+def search(
+    seed: int,
+    numbers: NDArray[np.uint32],
+    a: NDArray[np.float32],
+    b: NDArray[np.float32],
+    greatest: NDArray[np.float64],
+    cap: int,
+    is_sorted: bool,
+    num_threads: int,
+    indices: NDArray[np.int64],
+    num_candidates: NDArray[np.int64],
+    capped: NDArray[np.bool_],
+) -> None:
+    """Fill the candidates (B,) of the most score - log(arrival time), and what finding them took."""

@@ -187,7 +187,7 @@ def miracle_network(config: MiracleConfig, dtype: str = "float32", rate_weight: 
     return Case(encoded("miracle", trained_network(dtype), rate_weight, config=config))
 
 
-CODED = MiracleConfig(bits=8, slack=3.0, candidates="own", coded=True, first_priors={"fc1.bias": 0.5})
+CODED = MiracleConfig(bits=8, slack=3.0, candidates="own", simulator="orc", first_priors={"fc1.bias": 0.5})
 LIVE = {"conv1.weight": [5, 4, 5, 5], "fc1.weight": [7, 64], "reads*": [5, 60]}
 MIRACLE_CASES: dict[str, Callable[[], Case]] = {
     "own": lambda: miracle_network(MiracleConfig(bits=10, candidates="own", share={"*.weight": 3}, live=LIVE)),

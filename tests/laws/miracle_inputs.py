@@ -8,7 +8,7 @@ INPUTS = LawInputs(
     configs=(
         MiracleConfig(),
         MiracleConfig(bits=7, candidates="own", parameterisation="deviation", slack=1.0),
-        MiracleConfig(bits=8, candidates="own", coded=True, slack=3.0, share={"embedding": 3, "*.weight": 2}),
+        MiracleConfig(bits=8, candidates="own", simulator="orc", slack=3.0, share={"embedding": 3, "*.weight": 2}),
         MiracleConfig(bits=9, candidates="lattice", live={"embedding": [5, 7]}, first_priors={"*.bias": 0.25}),
     ),
     sources={

@@ -18,14 +18,13 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fewbits.channel.arrivals import poisson_times, sorted_times
 from fewbits.channel.distributions import Floats, Gaussian, Real, Uniform
-from fewbits.channel.orc import sorted_times
 from fewbits.channel.problem import Problem, Proposal, RealProblem, Target, Values, num_words_of
 from fewbits.channel.simulator import (
     ChannelSimulator,
     Message,
     checked_cap,
-    poisson_times,
     search,
     stream_numbers,
 )
@@ -108,11 +107,10 @@ class Hybrid(ChannelSimulator):
         bounded = truncated(target, self._tail)
         problem = _Warped(bounded, proposal, self.num_cells)
         streams = stream_numbers(numbers, problem.size)
-        message = search(problem, self._arrivals, self._cap, seed, streams)
+        message = search(problem, self._arrivals, self._cap, seed, streams, fixed=self._ordered)
         dither = uniforms(words(seed, CANDIDATES, streams, message.indices, problem.num_words))
         offsets = problem.cells(np.arange(problem.size), dither[:, None, :])[:, 0]
-        capped = message.capped & (not self._ordered)
-        return message._replace(offsets=offsets.astype(np.int64), capped=capped)
+        return message._replace(offsets=offsets.astype(np.int64))
 
     def decode(self, message: Message, proposal: Proposal, *, seed: int, numbers: ArrayLike | None = None) -> Values:
         """Return the samples (size, dim) float64; see `ChannelSimulator`."""

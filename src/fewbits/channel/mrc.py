@@ -14,9 +14,9 @@ low-discrepancy points for all blocks.
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewbits.channel.distributions import Floats, Gaussian
-from fewbits.channel.problem import Problem, Proposal, Target, Values, drawn, num_words_of, problem_of
-from fewbits.channel.scores import candidate_table, select_from_stream, select_from_table
+from fewbits.channel.distributions import Floats
+from fewbits.channel.problem import Proposal, Target, Values, drawn, num_words_of, problem_of
+from fewbits.channel.scores import blocks_of, candidate_table, select_from_stream, select_from_table
 from fewbits.channel.simulator import ChannelSimulator, Message, checked_cap, search, stream_numbers
 from fewbits.errors import InvalidArgument
 from fewbits.native import num_threads
@@ -51,29 +51,27 @@ class Mrc(ChannelSimulator):
         """
         problem = problem_of(target, proposal)
         streams = stream_numbers(numbers, problem.size)
-        if isinstance(target, Gaussian) and _is_standard(proposal) and np.isinf(target.low).all():
-            indices = self._selected(target, problem, seed, streams)
+        blocks = blocks_of(target, proposal, problem.num_words)
+        if blocks is not None:
+            indices = self._selected(*blocks, seed, streams)
             return Message.of(indices)._replace(num_candidates=np.full(problem.size, self._cap))
         if self._kind == "lattice":
             raise InvalidArgument("a lattice of candidates is for Gaussian targets and a standard normal proposal.")
         problem.greatest = np.full(problem.size, np.inf)  # all are looked at: times are in no order
-        message = search(problem, _alone, self._cap, seed, streams, shared=self._kind == "shared")
-        return message._replace(capped=np.zeros(problem.size, np.bool_))
+        return search(problem, _alone, self._cap, seed, streams, shared=self._kind == "shared", fixed=True)
 
     def __deepcopy__(self, memo: dict[int, object]) -> "Mrc":
         return self  # its table is large, and only remembered
 
-    def _selected(self, target: Gaussian, problem: Problem, seed: int, streams: NDArray[np.int64]) -> NDArray[np.int64]:
-        shape = problem.size, problem.num_words
-        precision = np.broadcast_to(1 / target.sd**2, shape)
-        squares = ((1 - precision) / 2).astype(np.float32)
-        slopes = (np.broadcast_to(target.mean, shape) * precision).astype(np.float32)
+    def _selected(
+        self, a: NDArray[np.float32], b: NDArray[np.float32], seed: int, streams: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
         if self._kind == "own":
-            return select_from_stream(seed, streams, self._cap, squares, slopes, num_threads())
-        if self._table is None or self._table[0] != seed or len(self._table[1]) != problem.num_words:
+            return select_from_stream(seed, streams, self._cap, a, b, num_threads())
+        if self._table is None or self._table[0] != seed or len(self._table[1]) != a.shape[1]:
             kind = "philox" if self._kind == "shared" else "lattice"
-            self._table = seed, candidate_table(seed, 0, self._cap, problem.num_words, kind)
-        return select_from_table(seed, streams, self._table[1], squares, slopes, num_threads())
+            self._table = seed, candidate_table(seed, 0, self._cap, a.shape[1], kind)
+        return select_from_table(seed, streams, self._table[1], a, b, num_threads())
 
     def decode(self, message: Message, proposal: Proposal, *, seed: int, numbers: ArrayLike | None = None) -> Values:
         """Return the samples; see `ChannelSimulator`."""
@@ -84,10 +82,6 @@ class Mrc(ChannelSimulator):
         if self._kind == "lattice":
             return drawn(proposal, lattice(Stream(seed, CANDIDATES), message.indices, num_words_of(proposal)))
         return drawn(proposal, words(seed, CANDIDATES, np.zeros(1, np.int64), message.indices, num_words_of(proposal)))
-
-
-def _is_standard(proposal: Proposal) -> bool:
-    return isinstance(proposal, Gaussian) and bool((proposal.mean == 0).all() and (proposal.sd == 1).all())
 
 
 def _alone(exponentials: Floats, before: Floats, start: int) -> NDArray[np.float64]:

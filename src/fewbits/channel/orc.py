@@ -6,20 +6,13 @@ the mean however many candidates there are, all of which are looked at unless th
 Source: Theis, Yosri 2022 (arXiv:2110.12805), algorithm 2.
 """
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from fewbits.channel.distributions import Floats
+from fewbits.channel.arrivals import sorted_times
 from fewbits.channel.problem import Proposal, Target, problem_of
-from fewbits.channel.simulator import (
-    Arrivals,
-    ChannelSimulator,
-    Message,
-    checked_cap,
-    poisson_times,
-    search,
-    stream_numbers,
-)
+from fewbits.channel.scores import blocks_of, search_blocks
+from fewbits.channel.simulator import ChannelSimulator, Message, checked_cap, search, stream_numbers
+from fewbits.native import num_threads
 
 
 class Orc(ChannelSimulator):
@@ -35,18 +28,13 @@ class Orc(ChannelSimulator):
         return self._cap
 
     def encode(self, target: Target, proposal: Proposal, *, seed: int, numbers: ArrayLike | None = None) -> Message:
-        """Pick a candidate for each target; see `ChannelSimulator`."""
+        """Pick a candidate for each target; see `ChannelSimulator`.
+
+        Gaussian targets against a standard normal proposal are scored by the core, in float32 (`scores`).
+        """
         problem = problem_of(target, proposal)
         streams = stream_numbers(numbers, problem.size)
-        message = search(problem, sorted_times(self._cap), self._cap, seed, streams)
-        return message._replace(capped=np.zeros(problem.size, np.bool_))  # having all N is no accident
-
-
-def sorted_times(num_candidates: int) -> Arrivals:
-    """Return the times of N exponentials in rising order, times N: of the n-th gap the rate is (N - n + 1) / N."""
-
-    def times(exponentials: Floats, before: Floats, start: int) -> Floats:
-        left = num_candidates - np.arange(start, start + exponentials.shape[1], dtype=np.float64)
-        return poisson_times(exponentials * (num_candidates / left), before, start)
-
-    return times
+        blocks = blocks_of(target, proposal, problem.num_words)
+        if blocks is None:
+            return search(problem, sorted_times(self._cap), self._cap, seed, streams, fixed=True)
+        return search_blocks(seed, streams, self._cap, *blocks, num_threads(), is_sorted=True)

@@ -9,15 +9,11 @@ Source: Li, El Gamal 2018 (arXiv:1701.02827), the Poisson functional representat
 
 from numpy.typing import ArrayLike
 
+from fewbits.channel.arrivals import poisson_times
 from fewbits.channel.problem import Proposal, Target, problem_of
-from fewbits.channel.simulator import (
-    ChannelSimulator,
-    Message,
-    checked_cap,
-    poisson_times,
-    search,
-    stream_numbers,
-)
+from fewbits.channel.scores import blocks_of, search_blocks
+from fewbits.channel.simulator import ChannelSimulator, Message, checked_cap, search, stream_numbers
+from fewbits.native import num_threads
 
 
 class Pfr(ChannelSimulator):
@@ -33,6 +29,13 @@ class Pfr(ChannelSimulator):
         return self._cap
 
     def encode(self, target: Target, proposal: Proposal, *, seed: int, numbers: ArrayLike | None = None) -> Message:
-        """Pick a candidate for each target; see `ChannelSimulator`."""
+        """Pick a candidate for each target; see `ChannelSimulator`.
+
+        Gaussian targets against a standard normal proposal are scored by the core, in float32 (`scores`).
+        """
         problem = problem_of(target, proposal)
-        return search(problem, poisson_times, self._cap, seed, stream_numbers(numbers, problem.size))
+        streams = stream_numbers(numbers, problem.size)
+        blocks = blocks_of(target, proposal, problem.num_words)
+        if blocks is None:
+            return search(problem, poisson_times, self._cap, seed, streams)
+        return search_blocks(seed, streams, self._cap, *blocks, num_threads(), is_sorted=False)

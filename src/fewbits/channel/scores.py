@@ -14,6 +14,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fewbits.channel.arrivals import poisson_times, sorted_times
+from fewbits.channel.distributions import Floats, Gaussian
+from fewbits.channel.problem import Problem, Proposal, Target
+from fewbits.channel.simulator import Message, search
 from fewbits.errors import InvalidArgument
 from fewbits.native import core
 from fewbits.random import CANDIDATES, PRIVATE, Stream, lattice, log, normals, uniforms, words
@@ -21,6 +25,23 @@ from fewbits.random import CANDIDATES, PRIVATE, Stream, lattice, log, normals, u
 Kind = Literal["philox", "lattice"]
 
 _TILE = 1 << 14  # candidates that NumPy makes at a time
+
+
+def blocks_of(target: Target, proposal: Proposal, dim: int) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """Return a and b, (num_blocks, dim) float32, of whole Gaussians against a standard normal proposal; None of others.
+
+    Args:
+        target, proposal: that fit each other (`problem_of`), of `dim` dimensions.
+    """
+    if not isinstance(target, Gaussian) or not isinstance(proposal, Gaussian):
+        return None
+    if not (np.isinf(target.low).all() and (proposal.mean == 0).all() and (proposal.sd == 1).all()):
+        return None
+    shape = len(target.low), dim
+    precision = np.broadcast_to(1 / target.sd**2, shape)
+    return ((1 - precision) / 2).astype(np.float32), (np.broadcast_to(target.mean, shape) * precision).astype(
+        np.float32
+    )
 
 
 def candidate_table(seed: int, number: int, num_candidates: int, dim: int, kind: Kind) -> NDArray[np.float32]:
@@ -206,6 +227,64 @@ def _select(
         chosen = np.where(values > best, found, chosen)
         best = np.maximum(values, best)
     return chosen
+
+
+def search_blocks(
+    seed: int,
+    numbers: NDArray[np.int64],
+    cap: int,
+    a: NDArray[np.float32],
+    b: NDArray[np.float32],
+    num_threads: int,
+    *,
+    is_sorted: bool,
+) -> Message:
+    """Search each block's own stream for the candidate of the greatest score - log(arrival time); see `search`.
+
+    Args:
+        seed, numbers: (num_blocks,) of the blocks' streams, of candidates and of private words.
+        a, b: (num_blocks, dim) float32.
+        is_sorted: times are those of `cap` exponentials in rising order, not of a Poisson process.
+
+    Raises:
+        InvalidArgument: the arrays' shapes do not fit.
+    """
+    a, b = _targets(a, b)
+    streams = _numbers(numbers, len(a))
+    problem = _ScoreProblem(a, b)
+    native = core()
+    if native is None:
+        arrivals = sorted_times(cap) if is_sorted else poisson_times
+        return search(problem, arrivals, cap, seed, streams.astype(np.int64), fixed=is_sorted)
+    message = Message.of(np.zeros(len(a), np.int64))
+    native.search(
+        seed, streams, a, b, problem.greatest, cap, is_sorted, num_threads,
+        message.indices, message.num_candidates, message.capped,
+    )  # fmt: skip
+    return message
+
+
+class _ScoreProblem(Problem):
+    """Blocks whose ratios are their float32 scores, in a batch; of divergence and masses it knows nothing."""
+
+    def __init__(self, a: NDArray[np.float32], b: NDArray[np.float32]) -> None:
+        self.size, self.num_words = a.shape
+        self._a, self._b = a, b
+        # Where a target is wider than the proposal there is no bound. NUMERICS: but for the rounding of scores.
+        square, slope = a.astype(np.float64), b.astype(np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            flat = np.where((square == 0) & (slope == 0), 0.0, np.inf)
+            self.greatest = np.where(square < 0, -(slope**2) / (4 * square), flat).sum(1)
+
+    def log_ratios(self, rows: NDArray[np.int64], words: NDArray[np.uint32]) -> Floats:
+        scores = np.zeros(words.shape[:2], np.float32)
+        for d in range(self.num_words):
+            z = normals(words[:, :, d]).astype(np.float32)
+            scores += (self._a[rows, d, None] * z + self._b[rows, d, None]) * z
+        return np.where(np.isnan(scores), -np.inf, scores.astype(np.float64))
+
+    def masses_above(self, rows: NDArray[np.int64], level: Floats) -> tuple[Floats, Floats]:
+        raise NotImplementedError
 
 
 def _targets(a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -1,13 +1,12 @@
 """The contract that every simulator fulfils, and the search that most of them share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewbits.channel.distributions import Floats
+from fewbits.channel.arrivals import Arrivals
 from fewbits.channel.problem import Problem, Proposal, Target, Values, drawn, num_words_of
 from fewbits.errors import Corrupt, InvalidArgument
 from fewbits.random import CANDIDATES, PRIVATE, log, uniforms, words
@@ -22,8 +21,8 @@ class Message(NamedTuple):
     indices: (size,) int64 from 0, the number of the candidate; of a tree, of the node.
     offsets: (size, dim) int64, which cell the candidate is in, for hybrid coding; (size, 0) else.
     num_candidates: (size,) int64, how many were looked at. Not sent.
-    capped: (size,) bool, whether the search ended at the cap, so that the sample is not exactly one of the target.
-        Not sent.
+    capped: (size,) bool, whether the search ended at the cap, so that the sample is not exactly one of the target; with
+        a fixed number of candidates only where none of them lies in the target's support. Not sent.
     """
 
     indices: NDArray[np.int64]
@@ -115,21 +114,23 @@ def stream_numbers(numbers: ArrayLike | None, size: int) -> NDArray[np.int64]:
     return given.astype(np.int64)
 
 
-# Arrival times of candidates n = start … start + count - 1: from exponentials (A, count) and the times before (A,).
-Arrivals = Callable[[Floats, Floats, int], Floats]
-
-
-def poisson_times(exponentials: Floats, before: Floats, start: int) -> Floats:
-    """Return arrival times of a Poisson process of rate 1."""
-    return np.add.accumulate(np.concatenate([before[:, None], exponentials], 1), 1)[:, 1:]
-
-
 def search(
-    problem: Problem, arrivals: Arrivals, cap: int, seed: int, numbers: NDArray[np.int64], *, shared: bool = False
+    problem: Problem,
+    arrivals: Arrivals,
+    cap: int,
+    seed: int,
+    numbers: NDArray[np.int64],
+    *,
+    shared: bool = False,
+    fixed: bool = False,
 ) -> Message:
     """Pick the candidate whose arrival time divided by its ratio is least.
 
     It ends where no later one can have less: at the first n with least score <= T_n / greatest ratio; or at the cap.
+
+    Args:
+        shared: whether all targets have the candidates of stream 0.
+        fixed: whether there are as many candidates as the cap says, so that having looked at them all is no accident.
     """
     size = problem.size
     best, index, time = np.full(size, np.inf), np.zeros(size, np.int64), np.zeros(size)
@@ -159,5 +160,6 @@ def search(
         start += count
         open_rows = open_rows[~ended]
     capped = np.zeros(size, np.bool_)
-    capped[open_rows] = True
+    capped[open_rows] = not fixed
+    capped |= np.isinf(best)  # no candidate lies in the target's support: the first one is sent
     return Message(index, np.zeros((size, 0), np.int64), looked_at, capped)

@@ -13,6 +13,7 @@ from fewbits.channel.scores import (
     gumbel_argmax,
     scores_of_stream,
     scores_of_table,
+    search_blocks,
     select_from_stream,
     select_from_table,
 )
@@ -170,6 +171,48 @@ def test_of_equal_sums_in_pieces_of_different_threads_the_lower_index_wins(isa: 
     np.testing.assert_array_equal(chosen, [9000] * 3)
 
 
+# ---- searches by arrival
+
+
+@pytest.mark.parametrize("is_sorted", [False, True])
+@pytest.mark.parametrize(
+    ("num_blocks", "cap", "dim"), [(5, 1, 1), (5, 127, 1), (5, 128, 2), (3, 129, 40), (5, 5000, 3), (64, 3000, 1)]
+)
+def test_searches_on_every_path(isa: str, by_numpy: Any, num_blocks: int, cap: int, dim: int, is_sorted: bool) -> None:
+    a, b = targets(num_blocks, dim)
+    numbers = np.arange(num_blocks) * 7
+    expected = by_numpy(lambda: search_blocks(8, numbers, cap, a, b, 1, is_sorted=is_sorted))
+    for num_threads in (1, 2, 3):
+        found = search_blocks(8, numbers, cap, a, b, num_threads, is_sorted=is_sorted)
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+    # Some ended early, but for those with one candidate, or with many dimensions, whose ratio may be very large.
+    assert (found.num_candidates < cap).any() == (cap > 1 and dim < 40)
+
+
+def test_searches_say_when_they_ended_at_the_cap(isa: str) -> None:
+    a = np.array([[0.0], [-5000.0], [np.nan]], np.float32)  # the proposal itself; a target far out; none
+    b = np.array([[0.0], [20_000.0], [0.0]], np.float32)
+    for is_sorted in (False, True):
+        found = search_blocks(8, NUMBERS[:3], 3, a, b, 2, is_sorted=is_sorted)
+        assert found.num_candidates.tolist() == [1, 3, 3]
+        assert found.capped.tolist() == [False, not is_sorted, True]
+        assert found.indices[[0, 2]].tolist() == [0, 0]
+
+
+def test_ordered_candidates_are_chosen_in_proportion_to_their_weights(isa: str) -> None:
+    size = 20_000
+    a, b = np.full((size, 1), -1.5, np.float32), np.full((size, 1), 1.2, np.float32)
+    numbers = np.arange(size)
+    scores = scores_of_stream(3, numbers, 0, 4, a, b).astype(np.float64)
+    weights = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    chosen = search_blocks(3, numbers, 4, a, b, 2, is_sorted=True).indices
+    # The weight of the one chosen is in the mean the sum of squared weights; that of the first one is not the same.
+    found, expected = weights[numbers, chosen], (weights**2).sum(1)
+    assert abs((found - expected).mean()) < 4 * found.std() / np.sqrt(size)
+    assert abs((weights[:, 0] - expected).mean()) > 20 * found.std() / np.sqrt(size)
+
+
 # ---- what is refused
 
 
@@ -187,6 +230,8 @@ def test_arrays_that_do_not_fit_are_refused(isa: str) -> None:
         lambda: select_from_table(1, numbers, table[:2], a, b, 1),
         lambda: select_from_table(1, numbers, table[:, :0], a, b, 1),
         lambda: select_from_stream(1, numbers, 0, a, b, 1),
+        lambda: search_blocks(1, np.arange(3), 5, a, b, 1, is_sorted=True),
+        lambda: search_blocks(1, numbers, 5, a, b[:1], 1, is_sorted=False),
         lambda: select_from_stream(1, numbers[:1], 5, a, b, 1),
         lambda: select_from_stream(1, numbers, 5, a * np.float32(np.nan), b, 1),
         lambda: candidate_table(1, 2, 3, 4, "sobol"),  # type: ignore[arg-type]
@@ -213,6 +258,9 @@ def test_the_core_refuses_what_python_lets_through_nowhere() -> None:
         lambda: native.gumbel_argmax(1, numbers, scores, 0, indices[:1], values),
         lambda: native.select(1, numbers, a, b, table, 10, 1, indices, values),
         lambda: native.select(1, numbers, a, b, table, 9, 1, indices, values[:1]),
+        lambda: native.search(1, numbers, a, b, values, 9, True, 1, indices, indices, np.zeros(1, np.bool_)),
+        lambda: native.search(1, numbers, a, b, values[:1], 9, True, 1, indices, indices, np.zeros(2, np.bool_)),
+        lambda: native.search(1, numbers, a, b, values, 9, True, 1, indices, indices, np.zeros(2, np.uint8)),
         lambda: native.fill_candidates(1, 2, 0, 2, np.zeros((3, 3), np.float32)),
     ):
         with pytest.raises(InvalidArgument):

@@ -71,8 +71,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "slack in words": ({"slack": "1"}, "slack"),
     "another parameterisation": ({"parameterisation": "variance"}, "parameterisation"),
     "other candidates": ({"candidates": "some"}, "candidates"),
-    "coded without own candidates": ({"coded": True}, "coded"),
-    "coded by a number": ({"coded": 1, "candidates": "own"}, "coded"),
+    "ordered without own candidates": ({"simulator": "orc"}, "simulator"),
+    "a simulator that is not for blocks": ({"simulator": "tree", "candidates": "own"}, "simulator"),
     "shared by none": ({"share": {"*": 0}}, "share"),
     "shared by too many": ({"share": {"*": 65537}}, "share"),
     "live that is one number": ({"live": {"*": 4}}, "live"),
@@ -160,9 +160,10 @@ def test_a_budget_below_all_rate_weights_is_refused() -> None:
         MiracleConfig(bits=8, slack=4.0, candidates="own"),
         MiracleConfig(bits=8, slack=4.0, candidates="shared"),
         MiracleConfig(bits=8, slack=4.0, candidates="lattice"),
-        MiracleConfig(bits=8, slack=4.0, candidates="own", coded=True),
+        MiracleConfig(bits=8, slack=4.0, candidates="own", simulator="orc"),
+        MiracleConfig(bits=8, slack=4.0, candidates="own", simulator="pfr"),
     ],
-    ids=["own", "shared", "lattice", "coded"],
+    ids=["own", "shared", "lattice", "orc", "pfr"],
 )
 def test_what_is_sent_has_the_posteriors_mean_and_spread(config: MiracleConfig) -> None:
     """Over 150 seeds of the candidates: errors in units of the posterior's spread have mean 0 and variance near 1."""

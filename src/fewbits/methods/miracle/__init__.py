@@ -119,7 +119,7 @@ class Miracle(TrainableMethod):
         """What a group needs of the settings."""
         own = self.settings
         return Settings(
-            own.bits, own.slack, own.by_divergence, own.first_penalty, own.penalty_rate, own.candidates, own.coded
+            own.bits, own.slack, own.by_divergence, own.first_penalty, own.penalty_rate, own.candidates, own.simulator
         )
 
     def units(self, specs: Sequence[TensorSpec]) -> list[tuple[TensorSpec, ...]]:

@@ -12,6 +12,7 @@ from fewbits.methods.miracle.layout import MOST_SHARED
 
 MOST_CONFIG_BITS = 24
 PARAMETERISATIONS = ("divergence", "deviation")
+SIMULATORS = ("mrc", "orc", "pfr")
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,9 @@ class MiracleConfig(MethodConfig):
     parameterisation: "divergence" (mean and share of the block's divergence: the budget is held by construction), or
         "deviation" (mean and standard deviation, and a penalty a block that is steered).
     candidates: "shared" by all blocks, "own" ones of each, or a "lattice" shared by all.
-    coded: entropy code the numbers, of ordered random coding; worth it where slack is 3 or more. Candidates are "own".
+    simulator: "mrc" (minimal random coding, numbers of fixed length); "orc" (ordered random coding) or "pfr" (Poisson
+        functional representation, cut off: less bias with as many candidates), whose numbers are entropy coded: worth
+        it where slack is 3 or more, and candidates are "own".
     share: by pattern, how many elements share a value (the hashing trick).
     live: by pattern, how far along each axis elements may be other than 0.
     first_priors: by pattern, the prior's standard deviation that a tensor starts with; else that of its values. Zeros
@@ -39,7 +42,7 @@ class MiracleConfig(MethodConfig):
     slack: float = 0.0
     parameterisation: str = "divergence"
     candidates: str = "shared"
-    coded: bool = False
+    simulator: str = "mrc"
     share: Mapping[str, int] = field(default_factory=dict[str, int])
     live: Mapping[str, Sequence[int]] = field(default_factory=dict[str, Sequence[int]])
     first_priors: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -65,8 +68,10 @@ class MiracleConfig(MethodConfig):
             raise InvalidArgument(f"MiracleConfig.parameterisation must be one of {', '.join(PARAMETERISATIONS)}.")
         if self.candidates not in CANDIDATES_KINDS:
             raise InvalidArgument(f"MiracleConfig.candidates must be one of {', '.join(CANDIDATES_KINDS)}.")
-        if not isinstance(values["coded"], bool) or (self.coded and self.candidates != "own"):
-            raise InvalidArgument("MiracleConfig.coded is true or false, and true only with candidates 'own'.")
+        if self.simulator not in SIMULATORS:
+            raise InvalidArgument(f"MiracleConfig.simulator must be one of {', '.join(SIMULATORS)}.")
+        if self.coded and self.candidates != "own":
+            raise InvalidArgument(f"MiracleConfig.simulator {self.simulator!r} is for candidates 'own'.")
         for pattern, share in values["share"].items():
             if not _is_whole(share, 1, MOST_SHARED):
                 raise InvalidArgument(
@@ -86,6 +91,11 @@ class MiracleConfig(MethodConfig):
     def by_divergence(self) -> bool:
         """Whether a block's divergence is held by the parameterisation."""
         return self.parameterisation == "divergence"
+
+    @property
+    def coded(self) -> bool:
+        """Whether blocks' numbers are entropy coded."""
+        return self.simulator != "mrc"
 
 
 def _is_number(value: Any) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fewbits.channel.distributions import Gaussian
 from fewbits.channel.mrc import Mrc
 from fewbits.channel.orc import Orc
+from fewbits.channel.pfr import Pfr
 from fewbits.channel.simulator import ChannelSimulator
 from fewbits.methods.miracle.layout import Blocks, Piece, sharing_of
 from fewbits.methods.miracle.payload import Part, block_values
@@ -37,7 +38,7 @@ class Settings(NamedTuple):
     first_penalty: float
     penalty_rate: float
     candidates: str
-    coded: bool
+    simulator: str
 
 
 class Start(NamedTuple):
@@ -118,10 +119,6 @@ class MiracleGroup(nn.Module):
             log_sds.append(log_sd)
         none = torch.zeros(0, dtype=torch.float64)
         mean, log_sd = torch.cat([none, *means])[inside], torch.cat([none, *log_sds])[inside]
-        if not self.settings.by_divergence:
-            self.raw_means = nn.Parameter(mean.float())
-            self.spreads = nn.Parameter(log_sd.float())
-            return
         # Each block's divergence is its budget; what a value's own would be says how it is shared.
         wanted = torch.where(self.present, divergence_of(mean, log_sd), 0.0)
         equal = self.budget / self.present.sum(1, keepdim=True).clamp(min=1)
@@ -129,8 +126,14 @@ class MiracleGroup(nn.Module):
         shares = (wanted * scale).clamp(min=_LEAST_SHARE) / equal
         logits = shares.clamp(min=_LEAST_SHARE).log()
         divergences = self._shared(logits, self.present)
-        self.raw_means = nn.Parameter(raw_means_of(mean, divergences).float())
-        self.spreads = nn.Parameter(logits.float())
+        raw_means = raw_means_of(mean, divergences)
+        if self.settings.by_divergence:
+            self.raw_means = nn.Parameter(raw_means.float())
+            self.spreads = nn.Parameter(logits.float())
+            return
+        mean, sd = of_divergence(raw_means, divergences.clamp(min=1e-12))
+        self.raw_means = nn.Parameter(mean.float())
+        self.spreads = nn.Parameter(sd.log().float())
 
     @property
     def budget(self) -> float:
@@ -227,10 +230,8 @@ class MiracleGroup(nn.Module):
         """Return the part as it is sent so far; open blocks have the number 0."""
         codes = iter(self.prior_codes())
         priors = tuple(next(codes) if kept else None for kept in self._kept)
-        settings = self.settings
-        return Part(
-            self.pieces, priors, settings.candidates, settings.bits, settings.coded, self.indices.cpu().numpy().copy()
-        )
+        settings, indices = self.settings, self.indices.cpu().numpy().copy()
+        return Part(self.pieces, priors, settings.candidates, settings.bits, settings.simulator != "mrc", indices)
 
     @torch.no_grad()
     def sent_targets(self) -> list[NDArray[np.float64]]:
@@ -256,6 +257,8 @@ class MiracleGroup(nn.Module):
 
 
 def _simulator(settings: Settings) -> ChannelSimulator:
-    if settings.coded:
+    if settings.simulator == "orc":
         return Orc(1 << settings.bits)
+    if settings.simulator == "pfr":
+        return Pfr(1 << settings.bits)
     return Mrc(1 << settings.bits, candidates=settings.candidates)
