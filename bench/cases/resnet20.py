@@ -25,15 +25,15 @@ def rows(options: Options) -> Iterator[Row]:
     source_size = checkpoint.stat().st_size
     tensors = load_file(checkpoint)
     images, labels = data_loaders().cifar10_test1k()
-    original = _predictions(tensors, images)
+    original = predictions(tensors, images)
 
     def quality(decoded: Tensors) -> dict[str, Measured]:
-        predictions = _predictions(decoded, images)
-        accuracy = 100 * float((predictions == labels).mean())
+        found = predictions(decoded, images)
+        accuracy = 100 * float((found == labels).mean())
         return {
             "accuracy": round(accuracy, 6),  # per cent
             "points_lost": round(100 * float((original == labels).mean()) - accuracy, 6),
-            "same_predictions": float((predictions == original).mean()),
+            "same_predictions": float((found == original).mean()),
             "num_images": len(labels),
         }
 
@@ -59,7 +59,7 @@ def rows(options: Options) -> Iterator[Row]:
     yield from rival_rows(options.rivals, tensors, quality)
 
 
-def _predictions(tensors: Tensors, images: np.ndarray) -> np.ndarray:
+def predictions(tensors: Tensors, images: np.ndarray) -> np.ndarray:
     """Return the class, (N,) int64, that these weights give to each of (N, 32, 32, 3) uint8 images."""
     import torch
 
