@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from . import Options
+from . import Options, channel_speed
 from .inputs import load_fewbits, need
 from .row import Figure, Measured, Row
 
@@ -33,13 +33,14 @@ class Coded(NamedTuple):
 
 
 def rows(options: Options) -> Iterator[Row]:
-    """Measure the cases with figures, then a curve for each simulator."""
+    """Measure the cases with figures and speeds, then a curve for each simulator."""
     need("torch")
     load_fewbits()
     yield from _gaussian_rows(options.seed)
     yield from _plane_rows(options.seed)
     yield from _categorical_rows(options.seed)
     yield from _tree_rows(options.seed)
+    yield from channel_speed.rows(options.seed)
     for name, (make, most) in _curves().items():
         for information in range(1, most + 1):
             yield _curve_row(name, make, information, options.seed)
