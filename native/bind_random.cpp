@@ -123,7 +123,7 @@ void bound_gumbel_argmax(uint64_t seed, const ReadArray& numbers, const ReadArra
 }
 
 void bound_select(uint64_t seed, const ReadArray& numbers, const ReadArray& a, const ReadArray& b,
-                  const nb::object& table, size_t count, size_t num_threads, const WriteArray& indices,
+                  const nb::object& table, size_t count, bool is_noisy, size_t num_threads, const WriteArray& indices,
                   const WriteArray& values) {
     const Call call(seed, numbers, a, b, table, 0, count);
     const size_t num_blocks = call.blocks.num_blocks;
@@ -131,7 +131,7 @@ void bound_select(uint64_t seed, const ReadArray& numbers, const ReadArray& a, c
     auto* to_values = write<double>(values, num_blocks);
     nb::gil_scoped_release release;
     std::vector<Chosen> chosen(num_blocks);
-    choose(call.blocks, call.table, count, num_threads, chosen.data());
+    choose(call.blocks, call.table, count, is_noisy, num_threads, chosen.data());
     copy_chosen(chosen, to_indices, to_values);
 }
 
@@ -165,7 +165,7 @@ void bind_random(nb::module_& module) {
     module.def("gumbel_argmax", &bound_gumbel_argmax, arg("seed"), arg("numbers").noconvert(),
                arg("scores").noconvert(), arg("start"), arg("indices").noconvert(), arg("values").noconvert());
     module.def("select", &bound_select, arg("seed"), arg("numbers").noconvert(), arg("a").noconvert(),
-               arg("b").noconvert(), arg("table").none(), arg("count"), arg("num_threads"),
+               arg("b").noconvert(), arg("table").none(), arg("count"), arg("is_noisy"), arg("num_threads"),
                arg("indices").noconvert(), arg("values").noconvert());
     module.def("search", &bound_search, arg("seed"), arg("numbers").noconvert(), arg("a").noconvert(),
                arg("b").noconvert(), arg("greatest").noconvert(), arg("cap"), arg("is_sorted"), arg("num_threads"),

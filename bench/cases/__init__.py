@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rivals import Rival
 
-NAMES = ("minilm", "resnet20", "coder", "load", "small", "epr", "epr_step", "epr_order", "channel", "resnet20_samples")
+NAMES = (
+    "minilm",
+    "resnet20",
+    "coder",
+    "load",
+    "small",
+    "epr",
+    "epr_step",
+    "epr_order",
+    "channel",
+    "miracle",
+    "resnet20_samples",
+)
 
 
 @dataclass(frozen=True)

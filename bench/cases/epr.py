@@ -1,18 +1,12 @@
 """EPR's rows on MNIST: the recipes' networks of all seeds, those chosen on the validation split, and their means."""
 
-import json
-import os
-import statistics
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from . import Options
+from . import recipe_runs as runs_of
 from .inputs import data_file, need
 from .row import Figure, Measured, Row
 
@@ -21,7 +15,6 @@ takes_rivals = False
 RUNS = "FEWBITS_EPR_RUNS"
 NUM_SEEDS = 5
 RUN_SECONDS = 300
-RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
 
 @dataclass(frozen=True)
@@ -68,7 +61,7 @@ def rows(options: Options) -> Iterator[Row]:
     """Train what the folder that FEWBITS_EPR_RUNS names has not, hours if it is empty, and score everything."""
     need("torch", "fewbits")
     data = data_file("mnist/train-images-idx3-ubyte.gz").parents[1]
-    with _folder() as runs:
+    with runs_of.folder(RUNS) as runs:
         for case in CASES:
             yield from _rows(case, data, runs)
         for name, budget, steps in BUDGETS:
@@ -81,45 +74,29 @@ def _rows(case: Case, data: Path, runs: Path) -> Iterator[Row]:
     """Each seed's row, their mean, the one chosen."""
     seeds = [_run(case.name, case.first_seed + i, data, runs) for i in range(case.num_seeds)]
     if not case.timed:
-        seeds = [_without(found, "training_seconds") for found in seeds]
+        seeds = [runs_of.without(found, "training_seconds") for found in seeds]
     for found in seeds:
         asked = [Figure("estimate_off_bytes", "<=", 16 + 0.01 * found["size"])]
         if case.timed:
             asked.append(Figure("training_seconds", "<=", RUN_SECONDS))
-        settings = {"row": case.name, "seed": found["seed"], "augmentation": _augmentation(case.name), **_choice(case)}
-        measured = _without(found, "seed")
+        settings = {
+            "row": case.name,
+            "seed": found["seed"],
+            "augmentation": runs_of.augmentation("epr", case.name),
+            **_choice(case),
+        }
+        measured = runs_of.without(found, "seed")
         yield Row(f"fewbits {case.name} seed {found['seed']}", measured, tuple(asked), settings)
     yield _mean(case, seeds)
     yield _chosen(case, seeds)
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    named = os.environ.get(RUNS)
-    if named:
-        Path(named).mkdir(parents=True, exist_ok=True)
-        yield Path(named)
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        yield Path(scratch)
 
 
 def _run(name: str, seed: int, data: Path, runs: Path) -> dict[str, Any]:
     """The scores of one seed's network."""
     file = runs / f"{name}-{seed}.fewbits"
     trained = _trained(name, seed, data, runs, file)
-    scored = json.loads(_recipe("evaluate.py", file, "--data", data, "--json"))
-    if scored["bytes"] != trained["bytes"]:
-        raise RuntimeError(f"{file.name} is not the file that its training has left.")
-    return {
-        "seed": seed,
-        "size": scored["bytes"],
-        "test_error": scored["test_error_percent"],
-        "validation_error": scored["validation_error_percent"],
-        "training_error": trained["training_error_percent"],
-        "training_seconds": trained["training_seconds"],
-        "estimate_off_bytes": abs(trained["estimated_bits"] - trained["actual_bits"]) / 8,
-    }
+    off = abs(trained["estimated_bits"] - trained["actual_bits"]) / 8
+    return {**runs_of.scored(file, seed, data), "estimate_off_bytes": off}
 
 
 def _with_budget(name: str, budget: int, steps: int, data: Path, runs: Path) -> Row:
@@ -142,62 +119,39 @@ def _trained(
     """What the recipe says of a run; it is trained if the folder has not got it."""
     teacher = runs / "teacher.pt"
     if not file.with_suffix(".json").exists():
-        if _settings(name).distil and not teacher.exists():
-            _recipe("epr/teacher.py", "--data", data, "--out", teacher)
+        if runs_of.settings_of("epr", name).distil and not teacher.exists():
+            runs_of.recipe("epr/teacher.py", "--data", data, "--out", teacher)
         train = ["epr/train.py", name, "--seed", seed, "--data", data, "--out", file]
         if settings is None:
             train += ["--resume", runs / "checkpoints"]  # they are told by row and seed alone
         else:
-            train += ["--set", *(f"{setting}={json.dumps(value)}" for setting, value in settings.items())]
-        _recipe(*train, *(["--teacher", teacher] if _settings(name).distil else []))
-    return json.loads(file.with_suffix(".json").read_text(encoding="utf8"))
-
-
-def _recipe(*words: object) -> str:
-    script, *arguments = map(str, words)
-    done = subprocess.run([sys.executable, RECIPES / script, *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"recipes/{script} failed: {done.stderr.strip().splitlines()[-1:]}")
-    return done.stdout
-
-
-def _settings(name: str) -> Any:
-    sys.path.insert(0, str(RECIPES))
-    try:
-        from epr.rows import ROWS  # pyright: ignore
-    finally:
-        sys.path.pop(0)
-    return ROWS[name]
-
-
-def _augmentation(name: str) -> str:
-    return "shifts by up to a pixel" if _settings(name).shifts else "none"
+            train += ["--set", *runs_of.setting_words(settings)]
+        runs_of.recipe(*train, *(["--teacher", teacher] if runs_of.settings_of("epr", name).distil else []))
+    return runs_of.told(file)
 
 
 def _mean(case: Case, seeds: list[dict[str, Any]]) -> Row:
-    measured: dict[str, Measured] = {
-        measure: round(statistics.mean(found[measure] for found in seeds), 3)
-        for measure in ("size", "test_error", "validation_error", "training_error", "training_seconds")
-        if all(measure in found for found in seeds)
-    }
-    measured["worst_test_error"] = max(found["test_error"] for found in seeds)
     asked: tuple[Figure, ...] = ()
     if case.mean_size is not None:
         asked = (Figure("size", "<=", case.mean_size), Figure("test_error", "<=", case.most_error or 100.0))
-    settings = {"row": case.name, "seeds": len(seeds), "augmentation": _augmentation(case.name), **_choice(case)}
-    return Row(f"fewbits {case.name} mean", measured, asked, settings)
+    settings = {
+        "row": case.name,
+        "seeds": len(seeds),
+        "augmentation": runs_of.augmentation("epr", case.name),
+        **_choice(case),
+    }
+    return Row(f"fewbits {case.name} mean", runs_of.mean_of(seeds), asked, settings)
 
 
 def _chosen(case: Case, seeds: list[dict[str, Any]]) -> Row:
-    """The seed of the least validation error, of equal ones that of the smallest file."""
-    best = min(seeds, key=lambda found: (found["validation_error"], found["size"]))
+    """The seed chosen on the validation split."""
     asked: list[Figure] = []
     if case.chosen_size is not None:
         asked.append(Figure("size", "<=", case.chosen_size))
     if case.most_error is not None:
         asked.append(Figure("test_error", "<=", case.most_error))
     settings = {"row": case.name, "chosen_by": "validation error, then size", **_choice(case)}
-    return Row(f"fewbits {case.name} chosen", best, tuple(asked), settings)
+    return Row(f"fewbits {case.name} chosen", runs_of.chosen_of(seeds), tuple(asked), settings)
 
 
 def _choice(case: Case) -> dict[str, Any]:
@@ -205,7 +159,3 @@ def _choice(case: Case) -> dict[str, Any]:
         return {}
     turn = {5: "a second", 15: "a fourth"}[case.first_seed]
     return {"settings_chosen": f"{turn} time, after test errors of seeds 0 to {case.first_seed - 1} with others"}
-
-
-def _without(found: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in found.items() if key != name}

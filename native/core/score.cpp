@@ -86,11 +86,11 @@ void consider(double value, uint64_t candidate, Chosen& chosen) {
 // Finds the greatest score + Gumbel number. Candidates come in ascending order: an equal one later is no better.
 class Chooser {
 public:
-    explicit Chooser(uint64_t seed) : stream_(seed, kPrivate) {}
+    Chooser(uint64_t seed, bool is_noisy) : is_noisy_(is_noisy), stream_(seed, kPrivate) {}
 
     void operator()(uint32_t number, const float* scores, uint64_t start, size_t count, Chosen& chosen) {
         for (size_t tile = 0; tile < count; tile += kRandomTile) {
-            bool has_gumbels = false;
+            bool has_gumbels = !is_noisy_;  // which are 0 then
             const size_t end = std::min(tile + kRandomTile, count);
             for (size_t first = tile; first < end; first += kGroup) {
                 const size_t length = std::min(kGroup, end - first);
@@ -112,15 +112,16 @@ private:
     // A score below this plus any Gumbel number is at most the best value: the bound is rounded to float32 and taken
     // one step down, so that it is no more than value - kMostGumbel, and what is less than value without rounding is at
     // most value after it.
-    static float least_contender(const Chosen& chosen) {
+    float least_contender(const Chosen& chosen) const {
         constexpr float kInfinity = std::numeric_limits<float>::infinity();
         if (chosen.candidate < 0) return -kInfinity;
-        return std::nextafter(static_cast<float>(chosen.value - kMostGumbel), -kInfinity);
+        return std::nextafter(static_cast<float>(chosen.value - (is_noisy_ ? kMostGumbel : 0)), -kInfinity);
     }
 
     const RandomLoops& loops_ = random_loops();
+    const bool is_noisy_;
     ItemBlocks stream_;
-    double gumbels_[kRandomTile];
+    double gumbels_[kRandomTile] = {};
 };
 
 // Finds the greatest score less the logarithm of the time at which a candidate arrives.
@@ -208,14 +209,15 @@ void fill_scores(const Blocks& blocks, const CandidateTable& table, uint64_t sta
 }
 
 void choose_by_scores(const Blocks& blocks, const float* scores, uint64_t start, size_t count, Chosen* chosen) {
-    Chooser choose_among(blocks.seed);
+    Chooser choose_among(blocks.seed, true);
     for (size_t block = 0; block < blocks.num_blocks; ++block) {
         chosen[block] = {};
         choose_among(blocks.numbers[block], scores + block * count, start, count, chosen[block]);
     }
 }
 
-void choose(const Blocks& blocks, const CandidateTable& table, size_t count, size_t num_threads, Chosen* chosen) {
+void choose(const Blocks& blocks, const CandidateTable& table, size_t count, bool is_noisy, size_t num_threads,
+            Chosen* chosen) {
     const size_t num_ranges = (count + kPiece - 1) / kPiece;
     const size_t block_ranges = (blocks.num_blocks + kBlocksOfPiece - 1) / kBlocksOfPiece;
     const size_t num_pieces = num_ranges * block_ranges;
@@ -224,7 +226,7 @@ void choose(const Blocks& blocks, const CandidateTable& table, size_t count, siz
     std::atomic<size_t> next{0};
     on_threads(used, [&](size_t thread) {
         Scorer score(blocks, table);
-        Chooser choose_among(blocks.seed);
+        Chooser choose_among(blocks.seed, is_noisy);
         Chosen* const own = of_threads.data() + thread * blocks.num_blocks;
         float scores[kScoreTile];
         for (size_t piece; (piece = next++) < num_pieces;) {  // ascending: so are a thread's candidates of each block

@@ -40,9 +40,10 @@ struct Chosen {
 // Chooses among the candidates start ... start + count - 1, of scores (num_blocks, count), for each block.
 void choose_by_scores(const Blocks& blocks, const float* scores, uint64_t start, size_t count, Chosen* chosen);
 
-// As fill_scores and choose_by_scores of the candidates 0 ... count - 1, without ever storing the scores. The number of
-// threads does not change what is chosen.
-void choose(const Blocks& blocks, const CandidateTable& table, size_t count, size_t num_threads, Chosen* chosen);
+// As fill_scores and choose_by_scores of the candidates 0 ... count - 1, without ever storing the scores; if not noisy,
+// without Gumbel numbers. The number of threads does not change what is chosen.
+void choose(const Blocks& blocks, const CandidateTable& table, size_t count, bool is_noisy, size_t num_threads,
+            Chosen* chosen);
 
 // How candidates 0 ... cap - 1 of a block's own stream arrive: one after the other in a Poisson process of rate 1, or
 // as `cap` exponentials in rising order.

@@ -9,7 +9,7 @@ class Row:
 
     units: hidden units that there are; the file holds the whole network, the others zero.
     budget: bytes of the file's one part.
-    bits, slack, parameterisation, candidates: of MiracleConfig.
+    bits, slack, parameterisation, candidates, pick: of MiracleConfig.
     steps: of training before the first block is sent; rate_steps: of them with a falling learning rate.
     blocks_at_once, steps_between: how many blocks are sent together, and training steps from one such to the next.
     mean_rate, spread_rate, prior_rate: learning rates of posterior means, of what else a posterior has, of priors.
@@ -22,6 +22,7 @@ class Row:
     slack: float = 0.0
     parameterisation: str = "divergence"
     candidates: str = "shared"
+    pick: str = "sample"
     steps: int = 12_000
     fall: float = 0.5
     blocks_at_once: int = 8

@@ -58,6 +58,7 @@ def config_of(row: Row, num_blocks: int, *, whole: bool) -> fewbits.MiracleConfi
         slack=row.slack,
         parameterisation=row.parameterisation,
         candidates=row.candidates,
+        pick=row.pick,
         live=live if whole else {},
         first_priors={"*.bias": 0.1},
     )
@@ -218,6 +219,7 @@ def main() -> None:
         "seed": options.seed,
         "settings": changed,
         "bytes": report.size,
+        "parts_bytes": math.ceil(report.actual_bits / 8),
         "asked_bytes": row.budget,
         "validation_error_percent": round(mnist.error_of(loaded, run.validation), 2),
         "training_error_percent": round(mnist.error_of(loaded, run.train), 2),

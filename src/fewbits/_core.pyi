@@ -229,11 +229,12 @@ def select(
     b: NDArray[np.float32],
     table: NDArray[np.float32] | None,
     count: int,
+    is_noisy: bool,
     num_threads: int,
     indices: NDArray[np.int64],
     values: NDArray[np.float64],
 ) -> None:
-    """Fill what gumbel_argmax finds among the first candidates, without storing their scores."""
+    """Fill what gumbel_argmax finds among the first candidates, or the likeliest; their scores are never stored."""
 
 def search(
     seed: int,

@@ -28,15 +28,17 @@ CANDIDATES_KINDS = ("own", "shared", "lattice")  # WIRE: their places
 class Mrc(ChannelSimulator):
     """Minimal random coding with a fixed number of candidates."""
 
-    def __init__(self, num_candidates: int, *, candidates: str = "own") -> None:
+    def __init__(self, num_candidates: int, *, candidates: str = "own", likeliest: bool = False) -> None:
         """Look at this many candidates, from 1 to 2^31: "own" ones of each sample, "shared" ones or a "lattice" of all.
+
+        The likeliest one, of the greatest ratio, is no sample of the target, but nearer to its mean.
 
         Raises:
             InvalidArgument: the number or the kind is none of these.
         """
         if candidates not in CANDIDATES_KINDS:
             raise InvalidArgument(f"candidates are one of {', '.join(CANDIDATES_KINDS)}, not {candidates!r}.")
-        self._cap, self._kind = checked_cap(num_candidates), candidates
+        self._cap, self._kind, self._likeliest = checked_cap(num_candidates), candidates, likeliest
         self._table: tuple[int, NDArray[np.float32]] | None = None  # with its seed
 
     @property
@@ -58,7 +60,8 @@ class Mrc(ChannelSimulator):
         if self._kind == "lattice":
             raise InvalidArgument("a lattice of candidates is for Gaussian targets and a standard normal proposal.")
         problem.greatest = np.full(problem.size, np.inf)  # all are looked at: times are in no order
-        return search(problem, _alone, self._cap, seed, streams, shared=self._kind == "shared", fixed=True)
+        arrivals = _together if self._likeliest else _alone
+        return search(problem, arrivals, self._cap, seed, streams, shared=self._kind == "shared", fixed=True)
 
     def __deepcopy__(self, memo: dict[int, object]) -> "Mrc":
         return self  # its table is large, and only remembered
@@ -66,12 +69,13 @@ class Mrc(ChannelSimulator):
     def _selected(
         self, a: NDArray[np.float32], b: NDArray[np.float32], seed: int, streams: NDArray[np.int64]
     ) -> NDArray[np.int64]:
+        is_noisy = not self._likeliest
         if self._kind == "own":
-            return select_from_stream(seed, streams, self._cap, a, b, num_threads())
+            return select_from_stream(seed, streams, self._cap, a, b, num_threads(), is_noisy=is_noisy)
         if self._table is None or self._table[0] != seed or len(self._table[1]) != a.shape[1]:
             kind = "philox" if self._kind == "shared" else "lattice"
             self._table = seed, candidate_table(seed, 0, self._cap, a.shape[1], kind)
-        return select_from_table(seed, streams, self._table[1], a, b, num_threads())
+        return select_from_table(seed, streams, self._table[1], a, b, num_threads(), is_noisy=is_noisy)
 
     def decode(self, message: Message, proposal: Proposal, *, seed: int, numbers: ArrayLike | None = None) -> Values:
         """Return the samples; see `ChannelSimulator`."""
@@ -87,3 +91,8 @@ class Mrc(ChannelSimulator):
 def _alone(exponentials: Floats, before: Floats, start: int) -> NDArray[np.float64]:
     """The least of exponentials divided by weights is each one's in proportion to its weight."""
     return exponentials
+
+
+def _together(exponentials: Floats, before: Floats, start: int) -> NDArray[np.float64]:
+    """All arrive at once: the one of the greatest weight is picked."""
+    return np.ones_like(exponentials)

@@ -165,10 +165,13 @@ def select_from_stream(
     a: NDArray[np.float32],
     b: NDArray[np.float32],
     num_threads: int,
+    *,
+    is_noisy: bool = True,
 ) -> NDArray[np.int64]:
     """Return what gumbel_argmax chooses among candidates 0 … num_candidates - 1 of each block's own stream.
 
-    Scores are never stored. The choice does not depend on the number of threads.
+    Without noise that is the likeliest one, of the greatest score. Scores are never stored. The choice does not depend
+    on the number of threads.
 
     Args:
         seed, numbers: (num_blocks,) of the blocks' streams, of candidates and of private words.
@@ -181,7 +184,7 @@ def select_from_stream(
         InvalidArgument: the arrays' shapes do not fit, or a block has no candidate to choose.
     """
     a, b = _targets(a, b)
-    return _select(seed, _numbers(numbers, len(a)), None, num_candidates, a, b, num_threads)
+    return _select(seed, _numbers(numbers, len(a)), None, num_candidates, a, b, num_threads, is_noisy)
 
 
 def select_from_table(
@@ -191,6 +194,8 @@ def select_from_table(
     a: NDArray[np.float32],
     b: NDArray[np.float32],
     num_threads: int,
+    *,
+    is_noisy: bool = True,
 ) -> NDArray[np.int64]:
     """Return what gumbel_argmax chooses among the candidates of a table (dim, N) float32 that all blocks share.
 
@@ -198,7 +203,7 @@ def select_from_table(
     """
     a, b = _targets(a, b)
     table = _table(table, a)
-    return _select(seed, _numbers(numbers, len(a)), table, table.shape[1], a, b, num_threads)
+    return _select(seed, _numbers(numbers, len(a)), table, table.shape[1], a, b, num_threads, is_noisy)
 
 
 def _select(
@@ -209,11 +214,12 @@ def _select(
     a: NDArray[np.float32],
     b: NDArray[np.float32],
     num_threads: int,
+    is_noisy: bool,
 ) -> NDArray[np.int64]:
     native = core()
     if native is not None:
         indices, values = np.empty(len(a), np.int64), np.empty(len(a))
-        native.select(seed, numbers, a, b, table, count, num_threads, indices, values)
+        native.select(seed, numbers, a, b, table, count, is_noisy, num_threads, indices, values)
         return indices
     best, chosen = np.full(len(a), -np.inf), np.zeros(len(a), np.int64)
     tile = max(16, _TILE // max(1, len(a)))  # memory is that of one block's tile, however many there are
@@ -223,10 +229,18 @@ def _select(
             scores = scores_of_stream(seed, numbers, start, length, a, b)
         else:
             scores = scores_of_table(table[:, start : start + length], a, b)
-        found, values = gumbel_argmax(scores, seed, numbers, start)
+        found, values = gumbel_argmax(scores, seed, numbers, start) if is_noisy else _likeliest(scores, start)
         chosen = np.where(values > best, found, chosen)
         best = np.maximum(values, best)
     return chosen
+
+
+def _likeliest(scores: NDArray[np.float32], start: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """As gumbel_argmax, without Gumbel numbers."""
+    wide = np.where(np.isnan(scores), -np.inf, scores.astype(np.float64))
+    if not (wide > -np.inf).any(axis=1).all():
+        raise InvalidArgument("no candidate of a block has a score that is a number.")
+    return start + wide.argmax(axis=1), wide.max(axis=1)
 
 
 def search_blocks(

@@ -45,6 +45,23 @@ def test_samples_are_less_spread_out_the_more_candidates_there_are(kind: type[Mr
     assert found == sorted(found, reverse=True)
 
 
+def test_the_likeliest_candidate_is_nearer_to_the_mean_than_a_sample() -> None:
+    target = Gaussian(np.random.default_rng(0).normal(0, 0.5, (500, 6)), 0.6)
+    proposal = Gaussian(np.zeros(6), 1.0)
+    for candidates in ("own", "shared", "lattice"):
+        distances: list[float] = []
+        for likeliest in (False, True):
+            simulator = Mrc(1 << 10, candidates=candidates, likeliest=likeliest)
+            message = simulator.encode(target, proposal, seed=1)
+            distances.append(float(((simulator.decode(message, proposal, seed=1) - target.mean) ** 2).mean()))
+        assert distances[1] < 0.8 * distances[0]
+    weights = Categorical(np.tile(WEIGHTS.probabilities, (200, 1)))
+    found = Mrc(1 << 10, likeliest=True).decode(
+        Mrc(1 << 10, likeliest=True).encode(weights, EQUAL, seed=1), EQUAL, seed=1
+    )
+    assert (found == WEIGHTS.probabilities.argmax()).all()
+
+
 def test_a_cut_poisson_process_has_less_bias_than_as_many_ordered_candidates() -> None:
     for num_candidates in (4, 16, 64):
         ordered, cut = (states(each(num_candidates), WEIGHTS, EQUAL, 5) for each in (Orc, Pfr))

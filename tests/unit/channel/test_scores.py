@@ -159,6 +159,13 @@ def test_selection_is_the_argmax_of_all_scores(isa: str, num_blocks: int, num_ca
     for num_threads in (1, 2, 3):
         np.testing.assert_array_equal(select_from_table(8, numbers, table, a, b, num_threads), by_table)
         np.testing.assert_array_equal(select_from_stream(8, numbers, num_candidates, a, b, num_threads), by_stream)
+    by_table = scores_of_table(table, a, b).argmax(1)
+    by_stream = scores_of_stream(8, numbers, 0, num_candidates, a, b).argmax(1)
+    for num_threads in (1, 2, 3):
+        likeliest = select_from_table(8, numbers, table, a, b, num_threads, is_noisy=False)
+        np.testing.assert_array_equal(likeliest, by_table)
+        likeliest = select_from_stream(8, numbers, num_candidates, a, b, num_threads, is_noisy=False)
+        np.testing.assert_array_equal(likeliest, by_stream)
 
 
 @pytest.mark.parametrize("num_threads", [1, 2, 7])
@@ -234,6 +241,7 @@ def test_arrays_that_do_not_fit_are_refused(isa: str) -> None:
         lambda: search_blocks(1, numbers, 5, a, b[:1], 1, is_sorted=False),
         lambda: select_from_stream(1, numbers[:1], 5, a, b, 1),
         lambda: select_from_stream(1, numbers, 5, a * np.float32(np.nan), b, 1),
+        lambda: select_from_stream(1, numbers, 5, a * np.float32(np.nan), b, 1, is_noisy=False),
         lambda: candidate_table(1, 2, 3, 4, "sobol"),  # type: ignore[arg-type]
         lambda: candidate_table(1, 2, 3, 4097, "lattice"),
     ):
@@ -256,8 +264,8 @@ def test_the_core_refuses_what_python_lets_through_nowhere() -> None:
         lambda: native.fill_scores(1, numbers, a, b, None, 2**63 - 5, 9, scores),
         lambda: native.gumbel_argmax(1, numbers, scores.reshape(-1), 0, indices, values),
         lambda: native.gumbel_argmax(1, numbers, scores, 0, indices[:1], values),
-        lambda: native.select(1, numbers, a, b, table, 10, 1, indices, values),
-        lambda: native.select(1, numbers, a, b, table, 9, 1, indices, values[:1]),
+        lambda: native.select(1, numbers, a, b, table, 10, True, 1, indices, values),
+        lambda: native.select(1, numbers, a, b, table, 9, True, 1, indices, values[:1]),
         lambda: native.search(1, numbers, a, b, values, 9, True, 1, indices, indices, np.zeros(1, np.bool_)),
         lambda: native.search(1, numbers, a, b, values[:1], 9, True, 1, indices, indices, np.zeros(2, np.bool_)),
         lambda: native.search(1, numbers, a, b, values, 9, True, 1, indices, indices, np.zeros(2, np.uint8)),

@@ -72,6 +72,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "another parameterisation": ({"parameterisation": "variance"}, "parameterisation"),
     "other candidates": ({"candidates": "some"}, "candidates"),
     "ordered without own candidates": ({"simulator": "orc"}, "simulator"),
+    "a sample that is neither": ({"pick": "median"}, "pick"),
+    "the likeliest of ordered candidates": ({"pick": "likeliest", "simulator": "orc", "candidates": "own"}, "pick"),
     "a simulator that is not for blocks": ({"simulator": "tree", "candidates": "own"}, "simulator"),
     "shared by none": ({"share": {"*": 0}}, "share"),
     "shared by too many": ({"share": {"*": 65537}}, "share"),

@@ -119,7 +119,14 @@ class Miracle(TrainableMethod):
         """What a group needs of the settings."""
         own = self.settings
         return Settings(
-            own.bits, own.slack, own.by_divergence, own.first_penalty, own.penalty_rate, own.candidates, own.simulator
+            own.bits,
+            own.slack,
+            own.by_divergence,
+            own.first_penalty,
+            own.penalty_rate,
+            own.candidates,
+            own.simulator,
+            own.pick,
         )
 
     def units(self, specs: Sequence[TensorSpec]) -> list[tuple[TensorSpec, ...]]:

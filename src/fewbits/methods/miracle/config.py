@@ -13,6 +13,7 @@ from fewbits.methods.miracle.layout import MOST_SHARED
 MOST_CONFIG_BITS = 24
 PARAMETERISATIONS = ("divergence", "deviation")
 SIMULATORS = ("mrc", "orc", "pfr")
+PICKS = ("sample", "likeliest")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class MiracleConfig(MethodConfig):
     simulator: "mrc" (minimal random coding, numbers of fixed length); "orc" (ordered random coding) or "pfr" (Poisson
         functional representation, cut off: less bias with as many candidates), whose numbers are entropy coded: worth
         it where slack is 3 or more, and candidates are "own".
+    pick: with "mrc", a "sample" of the posterior, or the "likeliest" candidate, nearer to the posterior's mean.
     share: by pattern, how many elements share a value (the hashing trick).
     live: by pattern, how far along each axis elements may be other than 0.
     first_priors: by pattern, the prior's standard deviation that a tensor starts with; else that of its values. Zeros
@@ -43,6 +45,7 @@ class MiracleConfig(MethodConfig):
     parameterisation: str = "divergence"
     candidates: str = "shared"
     simulator: str = "mrc"
+    pick: str = "sample"
     share: Mapping[str, int] = field(default_factory=dict[str, int])
     live: Mapping[str, Sequence[int]] = field(default_factory=dict[str, Sequence[int]])
     first_priors: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -72,6 +75,8 @@ class MiracleConfig(MethodConfig):
             raise InvalidArgument(f"MiracleConfig.simulator must be one of {', '.join(SIMULATORS)}.")
         if self.coded and self.candidates != "own":
             raise InvalidArgument(f"MiracleConfig.simulator {self.simulator!r} is for candidates 'own'.")
+        if self.pick not in PICKS or (self.coded and self.pick != "sample"):
+            raise InvalidArgument(f"MiracleConfig.pick must be one of {', '.join(PICKS)}, and 'sample' but for 'mrc'.")
         for pattern, share in values["share"].items():
             if not _is_whole(share, 1, MOST_SHARED):
                 raise InvalidArgument(

@@ -39,6 +39,7 @@ class Settings(NamedTuple):
     penalty_rate: float
     candidates: str
     simulator: str
+    pick: str
 
 
 class Start(NamedTuple):
@@ -261,4 +262,4 @@ def _simulator(settings: Settings) -> ChannelSimulator:
         return Orc(1 << settings.bits)
     if settings.simulator == "pfr":
         return Pfr(1 << settings.bits)
-    return Mrc(1 << settings.bits, candidates=settings.candidates)
+    return Mrc(1 << settings.bits, candidates=settings.candidates, likeliest=settings.pick == "likeliest")
