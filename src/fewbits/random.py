@@ -20,7 +20,7 @@ from fewbits.errors import InvalidArgument
 from fewbits.native import core
 
 # WIRE: what a stream is for; never reused.
-CANDIDATES, DITHER, PERMUTATION, PRIVATE, SIGNS = 1, 2, 3, 4, 5
+CANDIDATES, DITHER, PERMUTATION, PRIVATE, SIGNS, WIDTHS = 1, 2, 3, 4, 5, 6
 MOST_PLACES = 1 << 26  # WIRE: words of an item: a counter has 24 bits for every four of them
 
 _MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)  # WIRE
