@@ -22,21 +22,21 @@ class Row:
     slack: float = 0.0
     parameterisation: str = "divergence"
     candidates: str = "shared"
-    pick: str = "sample"
+    pick: str = "likeliest"
     steps: int = 12_000
     fall: float = 0.5
     blocks_at_once: int = 8
     steps_between: int = 60
     batch: int = 128
-    mean_rate: float = 5e-3
-    spread_rate: float = 5e-3
-    prior_rate: float = 1e-3
+    mean_rate: float = 1e-2
+    spread_rate: float = 3e-2
+    prior_rate: float = 5e-3
     sending_rate: float = 0.2
     shifts: bool = True
 
 
 ROWS: dict[str, Row] = {
-    "lenet5_small": Row((8, 16, 40), 1570),
-    "lenet5_accurate": Row((10, 20, 60), 3120),
-    "lenet5_best": Row((8, 13, 30), 1110),
+    "lenet5_small": Row((5, 10, 24), 1570, steps=24_000, steps_between=80),
+    "lenet5_accurate": Row((8, 16, 40), 3120, steps=16_000, steps_between=40),
+    "lenet5_best": Row((4, 9, 20), 1110, steps=24_000, steps_between=100, spread_rate=1e-2),
 }

@@ -170,7 +170,7 @@ class Run:
                 self.advance()
             self.seconds += time.monotonic() - start
             open_blocks = len(self.latents.representation.open_steps)
-            priors = [round(float(p), 3) for p in self.latents.representation.groups[0].priors()]
+            priors = [round(p, 3) for p in self.latents.representation.groups[0].priors().tolist()]
             print(
                 f"step {self.step} of {self.num_steps}: {open_blocks} blocks open, a sample's validation error"
                 f" {self.sampled_error():.2f} %, priors {priors}; {self.seconds:.0f} s",
