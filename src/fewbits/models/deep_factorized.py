@@ -10,13 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
-from fewbits.models.entropy_model import EntropyModel
+from fewbits.models.density import LEAST_MASS, Density
 
-_LEAST_MASS = 1e-9  # NUMERICS: a value's probability is at least this, so that a far one still feels a gradient
 _GREATEST = 1e6
 
 
-class DeepFactorized(EntropyModel):
+class DeepFactorized(Density):
     """Densities of `channels` kinds of latents, learned without a parametric family; values are (..., channels)."""
 
     def __init__(self, channels: int = 1, hidden: tuple[int, ...] = (3, 3), scale: float = 10.0) -> None:
@@ -44,11 +43,15 @@ class DeepFactorized(EntropyModel):
 
     def bits(self, values: Tensor) -> Tensor:
         """Return the expected bits of each value (..., channels)."""
-        channels = self.matrices[0].shape[0]
-        flat = values.clamp(-_GREATEST, _GREATEST).reshape(-1, channels).T.unsqueeze(1)
-        lower, upper = self._logits(flat - 0.5), self._logits(flat + 0.5)
+        cut = values.clamp(-_GREATEST, _GREATEST)
+        return self.interval_bits(cut - 0.5, cut + 0.5)
+
+    def interval_bits(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """Return -log2 of the probability between two ends (..., channels); see `Density`."""
+        channels, shape = self.matrices[0].shape[0], lower.shape
+        lower, upper = (self._logits(end.reshape(-1, channels).T.unsqueeze(1)) for end in (lower, upper))
         # NUMERICS: log(sigmoid(u) - sigmoid(l)) = log sigmoid(u) + log sigmoid(-l) + log(1 - exp(l - u)), which does
         # not cancel.
-        gap = (upper - lower).clamp(min=_LEAST_MASS)
+        gap = (upper - lower).clamp(min=LEAST_MASS)
         log_mass = logsigmoid(upper) + logsigmoid(-lower) + torch.log(-torch.expm1(-gap))
-        return (-log_mass / math.log(2)).squeeze(1).T.reshape(values.shape)
+        return (-log_mass / math.log(2)).squeeze(1).T.reshape(shape)
