@@ -10,9 +10,11 @@ class Row:
     units: hidden units that there are; the file holds the whole network, the others zero.
     budget: bytes of the file's one part.
     bits, slack, parameterisation, candidates, pick: of MiracleConfig.
-    steps: of training before the first block is sent; rate_steps: of them with a falling learning rate.
+    steps: of training before the first block is sent; fall: share of them after which learning rates fall.
     blocks_at_once, steps_between: how many blocks are sent together, and training steps from one such to the next.
-    mean_rate, spread_rate, prior_rate: learning rates of posterior means, of what else a posterior has, of priors.
+    mean_rate, spread_rate, prior_rate: learning rates of posterior means, of what else a posterior has, of priors;
+        sending_rate: what they are multiplied with when the first block is sent, from where they fall to 0.
+    batch: images a step.
     shifts: whether training images are shifted by up to a pixel.
     """
 

@@ -1,5 +1,7 @@
 """What the recipes do to networks under way: dead units are left out and put back, and nothing else changes."""
 
+import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ import pytest
 import torch
 
 import fewbits
+from tests.golden.independent_decoder import decode_file
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
@@ -104,3 +107,49 @@ def test_a_narrow_network_fits_into_the_corner_of_a_wide_one(recipes: Any) -> No
     small = torch.arange(6.0).reshape(2, 3)
     wide = narrow.spread(small, (4, 5))
     assert torch.equal(wide[:2, :3], small) and wide.sum() == small.sum()
+
+
+# ---- the committed networks
+
+
+ARTIFACTS = sorted((RECIPES / "artifacts").glob("*.fewbits"))
+
+
+def chosen_row(artifact: Path) -> dict[str, Any]:
+    """The last row of the network that validation has chosen, which this file is."""
+    case, _, recipe = artifact.stem.partition("_")
+    lines = (RECIPES.parent / "bench" / "results" / f"{case}.jsonl").read_text("utf-8").splitlines()
+    return [row for row in map(json.loads, lines) if row["row"] == f"fewbits {recipe} chosen"][-1]
+
+
+def network_of(artifact: Path) -> torch.nn.Module:
+    sys.path.insert(0, str(RECIPES))
+    try:
+        from models import NETWORKS  # type: ignore[import-not-found]
+
+        return NETWORKS["lenet300" if "lenet300" in artifact.stem else "lenet5"]()
+    finally:
+        sys.path.pop(0)
+        del sys.modules["models"]
+
+
+@pytest.mark.parametrize("artifact", ARTIFACTS, ids=lambda path: path.stem)
+def test_a_committed_network_is_the_one_of_its_row_and_both_decoders_read_it(artifact: Path) -> None:
+    assert artifact.stat().st_size == chosen_row(artifact)["measured"]["size"]
+    fewbits.verify(artifact)
+    loaded = fewbits.load(artifact, into=network_of(artifact)).state_dict()
+    shapes = [(name, "float32", tuple(tensor.shape), None) for name, tensor in loaded.items()]
+    second = decode_file(artifact.read_bytes(), module_tensors=shapes)
+    assert list(second) == list(loaded)
+    for name, tensor in loaded.items():
+        assert second[name].tobytes() == tensor.numpy().tobytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("artifact", ARTIFACTS, ids=lambda path: path.stem)
+def test_a_committed_network_has_the_errors_of_its_row(artifact: Path, data_folder: Path) -> None:
+    words = [sys.executable, RECIPES / "evaluate.py", artifact, "--data", data_folder, "--json"]
+    found = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    measured = chosen_row(artifact)["measured"]
+    assert found["test_error_percent"] == measured["test_error"]
+    assert found["validation_error_percent"] == measured["validation_error"]
