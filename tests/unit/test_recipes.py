@@ -134,9 +134,18 @@ def network_of(artifact: Path) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("artifact", ARTIFACTS, ids=lambda path: path.stem)
-def test_a_committed_network_is_the_one_of_its_row_and_both_decoders_read_it(artifact: Path) -> None:
+def test_a_committed_network_is_the_one_of_its_row(artifact: Path) -> None:
     assert artifact.stat().st_size == chosen_row(artifact)["measured"]["size"]
     fewbits.verify(artifact)
+    assert fewbits.load(artifact, into=network_of(artifact)).state_dict()
+
+
+# The second decoder takes long for the levels of a wide first layer.
+BY_TIME = [pytest.param(path, marks=[pytest.mark.slow] * ("lenet300" in path.stem), id=path.stem) for path in ARTIFACTS]
+
+
+@pytest.mark.parametrize("artifact", BY_TIME)
+def test_the_second_decoder_reads_a_committed_network(artifact: Path) -> None:
     loaded = fewbits.load(artifact, into=network_of(artifact)).state_dict()
     shapes = [(name, "float32", tuple(tensor.shape), None) for name, tensor in loaded.items()]
     second = decode_file(artifact.read_bytes(), module_tensors=shapes)

@@ -208,7 +208,7 @@ def test_searches_say_when_they_ended_at_the_cap(isa: str) -> None:
 
 
 def test_ordered_candidates_are_chosen_in_proportion_to_their_weights(isa: str) -> None:
-    size = 20_000
+    size = 5000
     a, b = np.full((size, 1), -1.5, np.float32), np.full((size, 1), 1.2, np.float32)
     numbers = np.arange(size)
     scores = scores_of_stream(3, numbers, 0, 4, a, b).astype(np.float64)
@@ -217,7 +217,7 @@ def test_ordered_candidates_are_chosen_in_proportion_to_their_weights(isa: str) 
     # The weight of the one chosen is in the mean the sum of squared weights; that of the first one is not the same.
     found, expected = weights[numbers, chosen], (weights**2).sum(1)
     assert abs((found - expected).mean()) < 4 * found.std() / np.sqrt(size)
-    assert abs((weights[:, 0] - expected).mean()) > 20 * found.std() / np.sqrt(size)
+    assert abs((weights[:, 0] - expected).mean()) > 10 * found.std() / np.sqrt(size)
 
 
 # ---- what is refused
