@@ -90,7 +90,13 @@ class Run:
         """Put latents behind a network, and make their optimizer."""
         row, self.network = self.row, network.train()
         config = fewbits.EprConfig(
-            rate=row.rate, decoders=row.decoders, groups=row.groups, first_steps=row.first_steps, average=row.average
+            rate=row.rate,
+            rounding=row.rounding,
+            sharpness_steps=int(0.9 * row.steps),
+            decoders=row.decoders,
+            groups=row.groups,
+            first_steps=row.first_steps,
+            average=row.average,
         )
         num_weights = sum(parameter.numel() for parameter in network.parameters())
         self.latents = fewbits.attach(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fewbits.chunk import Loss, TensorSpec
 from fewbits.errors import InvalidArgument
 from fewbits.models.entropy_model import EntropyModel
+from fewbits.nn.latent_rounding import LatentRounding
 from fewbits.quantize.noise import add_uniform_noise, straight_through_round
 from fewbits.quantize.parameter_decoders import Grid, Kernels, ParameterDecoder, Scalar, dft, nearest_code, step_of
 from fewbits.quantize.rounding import ordered_sum
@@ -161,10 +162,10 @@ class LatentTensor(nn.Module):
         """Whether the levels and the decoder are final."""
         return self._final is not None
 
-    def relaxed(self) -> tuple[Tensor, Tensor]:
-        """Return straight-through values, and the bits () of the latents as their entropy model sees them."""
+    def relaxed(self, rounding: LatentRounding) -> tuple[Tensor, Tensor]:
+        """Return the values of relaxed levels, and the bits () of the latents as their entropy model sees them."""
         steps = self.step()
-        values = self.synthesised(straight_through_round(self.latents, self.limit(steps)), steps)
+        values = self.synthesised(rounding(self.latents, self.limit(steps)), steps)
         noisy = add_uniform_noise(self.latents) if self.density.takes_noise else self.latents
         return values.to(self.dtype), self.density.total_bits(noisy)
 

@@ -1,7 +1,8 @@
-"""One training step's view of latents: straight-through values and bits, in one pass where the compiled core can.
+"""One training step's view of latents: relaxed values and bits, in one pass where the compiled core can.
 
 The simple path is `LatentTensor.relaxed`. The fused one gives the same values, and bits that differ by how they are
-summed; it is for the adaptive rate on a CPU, where dozens of small operations would take longer than a small network.
+summed; it is for straight-through rounding and the adaptive rate on a CPU, where dozens of small operations would take
+longer than a small network.
 """
 
 from collections.abc import Sequence
@@ -13,17 +14,19 @@ from torch.autograd.function import once_differentiable
 
 from fewbits.models.adaptive_counts import AdaptiveCounts
 from fewbits.native import core
+from fewbits.nn.latent_rounding import LatentRounding
 from fewbits.nn.latent_tensor import LatentTensor, step_of_log
 
 
-def relaxed(latents: Sequence[LatentTensor]) -> tuple[list[Tensor], Tensor]:
-    """Return each tensor's straight-through values, in its shape and dtype, and the bits () float32 of all latents.
+def relaxed(latents: Sequence[LatentTensor], rounding: LatentRounding) -> tuple[list[Tensor], Tensor]:
+    """Return each tensor's values in training, in its shape and dtype, and the bits () float32 of all latents.
 
     Args:
         latents: at least one, not committed.
     """
-    if torch.compiler.is_compiling() or core() is None or not all(map(_is_fusable, latents)):
-        draws = [one.relaxed() for one in latents]
+    is_plain = rounding.kind == "straight_through" and not torch.compiler.is_compiling()
+    if not is_plain or core() is None or not all(map(_is_fusable, latents)):
+        draws = [one.relaxed(rounding) for one in latents]
         device = draws[0][1].device
         return [values for values, _ in draws], torch.stack([bits.to(device) for _, bits in draws]).sum()
     # All steps at once, and limits as plain numbers: each small operation on a tensor takes microseconds.

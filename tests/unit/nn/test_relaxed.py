@@ -13,10 +13,12 @@ from fewbits.method import Source
 from fewbits.methods.epr import Epr, EprConfig
 from fewbits.methods.epr.representation import EprRepresentation
 from fewbits.native import core
+from fewbits.nn.latent_rounding import LatentRounding
 from fewbits.nn.relaxed import relaxed
 
 pytestmark = pytest.mark.skipif(core() is None, reason="there is no compiled core")
 
+PLAIN = LatentRounding("straight_through", 10.0, 1)
 GRID = {"kind": "grid", "size": [3, 4], "image": [6, 6], "margin": 1}
 SHAPES = {"kernels": (3, 2, 5, 5), "mixed": (4, 3, 3, 3), "pixels": (5, 36), "row": (1, 7), "bias": (11,), "one": ()}
 
@@ -38,7 +40,7 @@ def step_of(latents: EprRepresentation, monkeypatch: pytest.MonkeyPatch, isa: st
     monkeypatch.setenv("FEWBITS_ISA", isa)
     latents.zero_grad()
     held = latents.latent_tensors()
-    values, bits = relaxed(held)
+    values, bits = relaxed(held, PLAIN)
     generator = torch.Generator().manual_seed(4)
     loss = sum(((each.float() * torch.randn(each.shape, generator=generator)).sum() for each in values), 0.01 * bits)
     assert isinstance(loss, Tensor)
@@ -92,7 +94,7 @@ def test_halves_zeros_and_numbers_beyond_what_a_level_holds(monkeypatch: pytest.
         for one in latents.latent_tensors():
             one.latents.copy_(torch.tensor(edges).expand_as(one.latents))
     compare(latents, monkeypatch)
-    values, _ = relaxed(latents.latent_tensors())
+    values, _ = relaxed(latents.latent_tensors(), PLAIN)
     assert values[0][2:6].tolist() == [0.0, -0.0, 2.0, 2.0]
 
 
@@ -108,11 +110,11 @@ def test_what_is_not_a_number_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
     latents = represented(matrix=(3, 5), other=(2, 2))
     with torch.no_grad():
         latents.latent_tensors()[0].latents[1, 2] = math.nan
-    values, bits = relaxed(latents.latent_tensors())
+    values, bits = relaxed(latents.latent_tensors(), PLAIN)
     assert int(values[0].isnan().sum()) == 1 and bool(values[0][1, 2].isnan()) and bool(bits.isnan())
     with torch.no_grad():
         latents.latent_tensors()[1].log_step.fill_(math.nan)
-    values, _ = relaxed(latents.latent_tensors())
+    values, _ = relaxed(latents.latent_tensors(), PLAIN)
     assert bool(values[1].isnan().all())
 
 
@@ -134,7 +136,7 @@ def test_a_value_that_nothing_reads_costs_its_bits_alone(monkeypatch: pytest.Mon
     for isa in ("", "numpy"):
         monkeypatch.setenv("FEWBITS_ISA", isa)
         latents = represented(matrix=(3, 5), other=(2, 2))
-        values, bits = relaxed(latents.latent_tensors())
+        values, bits = relaxed(latents.latent_tensors(), PLAIN)
         (values[0].sum() + 0 * bits).backward()
         first, second = latents.latent_tensors()
         torch.testing.assert_close(first.latents.grad, torch.ones(3, 5), rtol=1e-6, atol=0)

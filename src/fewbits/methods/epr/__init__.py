@@ -26,6 +26,7 @@ from fewbits.models.adaptive_counts import AdaptiveCounts, Layout
 from fewbits.models.deep_factorized import DeepFactorized
 from fewbits.models.entropy_model import EntropyModel
 from fewbits.models.laplace import Laplace
+from fewbits.nn.latent_rounding import ROUNDINGS, LatentRounding
 from fewbits.nn.latent_tensor import DecoderChoice, LatentTensor, decoded_values
 from fewbits.nn.units import unit_groups
 from fewbits.patterns import matching
@@ -51,6 +52,9 @@ class EprConfig(MethodConfig):
     Tensors are named by patterns as in a shell ("*.weight"); of several that match, the first counts.
 
     rate: what the rate term is: "adaptive" counts, or a density a tensor: "deep_factorized", "laplace".
+    rounding: what the task sees of latents in training: "straight_through" levels, "soft" rounding, or "universal"
+        quantisation's noise (`LatentRounding`).
+    sharpness, sharpness_steps: of the latter two at last, and training steps in which it rises there from 1.
     decoders: by pattern, "scalar" (else), "dft", "matrix", or {"kind": "grid", "size": [14, 14], "image": [28, 28],
         "margin": 2} for a layer that reads images.
     groups: by pattern, the name of a tensor's group. A group has one decoder, and one density if that is learned; its
@@ -64,6 +68,9 @@ class EprConfig(MethodConfig):
     """
 
     rate: str = "adaptive"
+    rounding: str = "straight_through"
+    sharpness: float = 10.0
+    sharpness_steps: int = 10_000
     decoders: Mapping[str, Any] = field(default_factory=dict[str, Any])
     groups: Mapping[str, str] = field(default_factory=dict[str, str])
     first_steps: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -80,21 +87,31 @@ class EprConfig(MethodConfig):
         """
         if self.rate not in RATES:
             raise InvalidArgument(f"EprConfig.rate must be one of {', '.join(RATES)}, not {self.rate!r}.")
+        if self.rounding not in ROUNDINGS:
+            raise InvalidArgument(f"EprConfig.rounding must be one of {', '.join(ROUNDINGS)}, not {self.rounding!r}.")
         values = self.to_json()  # whatever JSON holds, not what the annotations say
+        sharpness = values["sharpness"]
+        if isinstance(sharpness, bool) or not isinstance(sharpness, int | float) or not 1 <= sharpness < math.inf:
+            raise InvalidArgument(f"EprConfig.sharpness must be a finite number of at least 1, not {sharpness!r}.")
         steps = {f"first_steps[{name!r}]": step for name, step in values["first_steps"].items()}
         for name, value in (*((name, values[name]) for name in ("step_factor", "zero_step")), *steps.items()):
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
                 raise InvalidArgument(f"EprConfig.{name} must be a finite number above 0, not {value!r}.")
         if isinstance(self.average, bool) or not 0 <= self.average < 1:
             raise InvalidArgument(f"EprConfig.average must be 0 or more and less than 1, not {self.average!r}.")
-        refresh = values["refresh"]
-        if isinstance(refresh, bool) or not isinstance(refresh, int) or refresh < 1:
-            raise InvalidArgument(f"EprConfig.refresh must be a whole number of at least 1, not {self.refresh!r}.")
+        for name in ("refresh", "sharpness_steps"):
+            value = values[name]
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InvalidArgument(f"EprConfig.{name} must be a whole number of at least 1, not {value!r}.")
         for pattern, value in values["groups"].items():
             if not isinstance(value, str):
                 raise InvalidArgument(f"EprConfig.groups[{pattern!r}] must be a group's name, not {value!r}.")
         for pattern, value in self.decoders.items():
             _choice_of(pattern, value)
+
+    def latent_rounding(self) -> LatentRounding:
+        """Return what rounds latents in training, at its start."""
+        return LatentRounding(self.rounding, self.sharpness, self.sharpness_steps)
 
 
 def _choice_of(pattern: str, value: Any) -> DecoderChoice:

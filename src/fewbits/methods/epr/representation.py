@@ -40,6 +40,7 @@ class EprRepresentation(Representation):
         self._specs = [spec_of(name, tensor) for name, tensor in source.tensors.items()]
         self._exact: dict[str, tuple[Tensor, str]] = {}
         self.tensors = nn.ModuleList()
+        self.rounding = method.settings.latent_rounding()
         strengths: list[Strength] = []
         for spec in self._specs:
             tensor = source.tensors[spec.name].detach()
@@ -77,7 +78,7 @@ class EprRepresentation(Representation):
         return [module for module in self.tensors if isinstance(module, LatentTensor)]
 
     def forward(self) -> Reconstruction:
-        """Return one draw: straight-through values and their rate in train(), what decode gives in eval()."""
+        """Return one draw: relaxed values and their rate in train(), what decode gives in eval()."""
         values: dict[str, Tensor] = {spec.name: torch.empty(0) for spec in self._specs}  # in the source's order
         values |= {name: tensor for name, (tensor, _) in self._exact.items()}
         if not self.training:
@@ -87,7 +88,7 @@ class EprRepresentation(Representation):
         open_latents = [latents for latents in self.latent_tensors() if not latents.committed]
         bits = torch.tensor(self._exact_bits, dtype=torch.float32)
         if open_latents:
-            relaxed_values, relaxed_bits = relaxed(open_latents)
+            relaxed_values, relaxed_bits = relaxed(open_latents, self.rounding)
             bits = bits.to(relaxed_bits.device) + relaxed_bits
             values |= zip((latents.spec.name for latents in open_latents), relaxed_values, strict=True)
         for latents in self.latent_tensors():
@@ -104,6 +105,7 @@ class EprRepresentation(Representation):
         refresh = self._num_updates % self._method.settings.refresh == 0
         self._num_updates += 1
         self.num_updates += 1
+        self.rounding.advance()
         held = [latents for latents in self.latent_tensors() if not latents.committed]
         if self._method.settings.average:
             # The first latents count for little: the average of n of them starts with n / 10.
