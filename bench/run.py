@@ -29,6 +29,7 @@ from rivals import symbol_coders
 
 EXIT_MISSED, EXIT_ABSENT = 1, 3  # a wrong command line is 2, by argparse
 SIZED = ("coder", "load")  # cases that --symbols means something to
+TRAINED = ("epr", "miracle")  # those that --recipes does
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -44,10 +45,11 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.ArgumentParser, arg
     parser.add_argument(
         "--symbols", type=int, metavar="N", help="case coder: length of a stream; load: number of weights"
     )
+    parser.add_argument("--recipes", default="", metavar="a,b", help="cases epr and miracle: these recipes alone")
     options = parser.parse_args(arguments)
     if options.case is None and not options.list:
         parser.error("name a CASE, or use --list.")
-    unknown = set(_rival_names(options.rivals)) - set(rivals.NAMES)
+    unknown = set(_names(options.rivals)) - set(rivals.NAMES)
     if unknown:
         parser.error(f"no rival is called {', '.join(sorted(unknown))}; see --list.")
     if options.rivals_only and not options.rivals:
@@ -56,6 +58,8 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.ArgumentParser, arg
         parser.error(f"the case {options.case} has no rivals.")
     if options.symbols is not None and options.case not in SIZED:
         parser.error(f"--symbols means nothing to the case {options.case}.")
+    if options.recipes and options.case not in TRAINED:
+        parser.error(f"--recipes means nothing to the case {options.case}.")
     if options.symbols is not None and options.symbols < 1:
         parser.error("--symbols must be at least 1.")
     if options.seed < 0:
@@ -63,7 +67,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.ArgumentParser, arg
     return parser, options
 
 
-def _rival_names(text: str) -> tuple[str, ...]:
+def _names(text: str) -> tuple[str, ...]:
     return rivals.NAMES if text == "all" else tuple(dict.fromkeys(name for name in text.split(",") if name))
 
 
@@ -90,6 +94,8 @@ def command(options: argparse.Namespace) -> str:
         words += ["--seed", str(options.seed)]
     if options.symbols is not None:
         words += ["--symbols", str(options.symbols)]
+    if options.recipes:
+        words += ["--recipes", options.recipes]
     return " ".join(words)
 
 
@@ -211,14 +217,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_list(Console(markup=False, highlight=False, soft_wrap=True))
         return 0
     chosen: list[rivals.Rival] = []
-    for name in _rival_names(options.rivals):
+    for name in _names(options.rivals):
         found = rivals.variants(name)
         reason = found[0].available()
         if reason:
             progress.print(f"rival {name} skipped: {reason}.")
         else:
             chosen += found
-    asked = cases.Options(tuple(chosen), options.rivals_only, options.seed, options.symbols)
+    asked = cases.Options(tuple(chosen), options.rivals_only, options.seed, options.symbols, _names(options.recipes))
     shared, rows = circumstances(options), []
     try:
         for row in cases.case_module(options.case).rows(asked):

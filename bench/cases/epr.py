@@ -65,11 +65,12 @@ def rows(options: Options) -> Iterator[Row]:
     need("torch", "fewbits")
     data = data_file("mnist/train-images-idx3-ubyte.gz").parents[1]
     with runs_of.folder(RUNS) as runs:
-        for case in CASES:
+        for case in filter(lambda each: options.wants(each.name), CASES):
             yield from _rows(case, data, runs)
         for name, budget, steps in BUDGETS:
-            yield _with_budget(name, budget, steps, data, runs)
-        for case in MORE_CASES:
+            if options.wants(f"{name}_budget"):
+                yield _with_budget(name, budget, steps, data, runs)
+        for case in filter(lambda each: options.wants(each.name), MORE_CASES):
             yield from _rows(case, data, runs)
 
 

@@ -41,9 +41,10 @@ def rows(options: Options) -> Iterator[Row]:
     need("torch", "fewbits")
     data = data_file("mnist/train-images-idx3-ubyte.gz").parents[1]
     with runs_of.folder(RUNS) as runs:
-        for case in CASES:
+        for case in filter(lambda each: options.wants(each.name), CASES):
             yield from _rows(case, data, runs)
-        yield from _parameterisations(data, runs)
+        if options.wants("parameterisations"):
+            yield from _parameterisations(data, runs)
 
 
 def _rows(case: Case, data: Path, runs: Path) -> Iterator[Row]:
