@@ -1,26 +1,25 @@
-"""The demo's data and network: 8x8 digits and a multilayer perceptron, both in the package.
+"""The demo's data and network: 8x8 digits in the package, and a multilayer perceptron that learns them on the spot.
 
 Data: Optical Recognition of Handwritten Digits, E. Alpaydin and C. Kaynak, UCI Machine Learning Repository
 (doi:10.24432/C50P49, CC BY 4.0), the 1,797 images that scikit-learn's `load_digits` gives; changed: their pixels, 0
-to 16, are rounded to multiples of 4. The weights are our own; `recipes/digits_network.py` trains them and writes both
-files, each by a method of this library.
+to 16, are rounded to multiples of 4. `recipes/digits_data.py` writes the file, by a method of this library.
 """
 
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout
+from torch.nn.functional import cross_entropy, dropout
 
 from fewbits import api
-from fewbits.random import PRIVATE, Stream, uniforms
 
 DATA_FILE = Path(__file__).with_name("digits.fewbits")  # by `epr`: its adaptive stream knows pixels by their neighbours
-NETWORK_FILE = Path(__file__).with_name("digits_network.fewbits")  # by `ecsq`
 MAX_PIXEL = 4  # pixels are 0..4
 WIDTHS = (64, 192, 96, 10)
-NOISE = 0.25  # in medians of a tensor's magnitudes: about half a step of the file's
+SEED, EPOCHS, BATCH = 1, 40, 64
 
 
 class Digits(NamedTuple):
@@ -52,22 +51,32 @@ def load_digits() -> tuple[Digits, Digits]:
     return Digits(images[~test], labels[~test]), Digits(images[test], labels[test])
 
 
-def trained_network() -> DigitsNetwork:
-    """Return the network with the weights from the package.
-
-    They have few bits there. Noise as small as that rounding makes float32 weights of them whose every bit counts, as
-    training leaves them: neither a lossless file nor a quantised one finds what the package's file has rounded away.
-    """
-    network = DigitsNetwork()
-    weights = api.load(NETWORK_FILE)
-    for number, name in enumerate(sorted(weights)):
-        # NUMERICS: each operation is exact or rounded once, and a median is an element: the same bits everywhere.
-        weight = weights[name].double()
-        noise = torch.from_numpy(2 * uniforms(Stream(0, PRIVATE, number).sequence(0, weight.numel())) - 1)
-        weight += NOISE * weight.abs().median() * noise.reshape(weight.shape)
-        weights[name] = weight.float()
-    network.load_state_dict(weights)
+@cache
+def _trained() -> DigitsNetwork:
+    digits, _ = load_digits()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        network = DigitsNetwork()
+        steps = EPOCHS * (len(digits.labels) // BATCH)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.02, fused=True)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        for _ in range(EPOCHS):
+            for batch in torch.randperm(len(digits.labels)).split(BATCH)[: len(digits.labels) // BATCH]:
+                logits = network(noisy(digits.images[batch]))
+                loss = cross_entropy(logits, digits.labels[batch], label_smoothing=0.05)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
     return network.eval()
+
+
+def trained_network() -> DigitsNetwork:
+    """Return a network that has learned the training half: AdamW, a cosine schedule, noise and dropout on pixels.
+
+    Trained when it is first asked for, in some seconds; the same in every process of one machine.
+    """
+    return deepcopy(_trained())
 
 
 def noisy(images: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""Make the two files of `fewbits demo`: the digits, and a perceptron trained on them; each a file of this library.
+"""Make the data file of `fewbits demo`, the digits: a file of this library.
 
-    pip install scikit-learn && python recipes/digits_network.py
+    pip install scikit-learn && python recipes/digits_data.py
 
-Takes about 15 s on one core. Writes into `src/fewbits/cli/`.
+Writes into `src/fewbits/cli/`.
 """
 
 from pathlib import Path
@@ -12,26 +12,12 @@ import torch
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits as load_scikit_digits
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 import fewbits
-from fewbits.cli.digits import (
-    DATA_FILE,
-    MAX_PIXEL,
-    NETWORK_FILE,
-    Digits,
-    DigitsNetwork,
-    accuracy,
-    load_digits,
-    noisy,
-    trained_network,
-)
+from fewbits.cli.digits import DATA_FILE, MAX_PIXEL, accuracy, load_digits, trained_network
 
 SEED = 1
 NUM_TEST = 500
-EPOCHS = 80
-BATCH = 64
-BITS = 3.5  # of a weight in the package
 
 
 class StoredDigits(nn.Module):
@@ -84,30 +70,8 @@ def write_data(path: Path) -> None:
         raise SystemExit("the digits' file does not hold the digits.")
 
 
-def train() -> DigitsNetwork:
-    """Train with AdamW, a cosine schedule, and dropout and noise on the pixels; images are in scikit-learn's order."""
-    torch.manual_seed(SEED)
-    images, labels, test = scikit_digits()
-    pixels = torch.from_numpy(images[~test].astype(np.float32) / MAX_PIXEL)
-    digits = Digits(pixels, torch.from_numpy(labels[~test]))
-    network = DigitsNetwork()
-    steps = EPOCHS * (len(digits.labels) // BATCH)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(EPOCHS):
-        for batch in torch.randperm(len(digits.labels)).split(BATCH)[: len(digits.labels) // BATCH]:
-            logits = network(noisy(digits.images[batch]))
-            loss = cross_entropy(logits, digits.labels[batch], label_smoothing=0.05)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    return network.eval()
-
-
 if __name__ == "__main__":
     write_data(DATA_FILE)
-    network = train()
-    fewbits.compress(network, NETWORK_FILE, bits=BITS, seed=SEED)
+    network = trained_network()
     for name, digits in zip(("train", "test"), load_digits(), strict=True):
-        print(f"{name} accuracy {accuracy(network, digits):.4f}, in the demo {accuracy(trained_network(), digits):.4f}")
+        print(f"{name} accuracy of the demo's network {accuracy(network, digits):.4f}")
