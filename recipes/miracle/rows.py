@@ -39,6 +39,8 @@ class Row:
 
 ROWS: dict[str, Row] = {
     "lenet5_small": Row((5, 10, 24), 1570, steps=24_000, steps_between=80),
-    "lenet5_accurate": Row((8, 16, 40), 3120, steps=16_000, steps_between=40),
+    "lenet5_accurate": Row((7, 14, 34), 3120, steps=16_000, steps_between=40),
+    # The first choice, seeds 0 to 2: fits its training images far better than others.
+    "lenet5_accurate_wide": Row((8, 16, 40), 3120, steps=16_000, steps_between=40),
     "lenet5_best": Row((4, 9, 20), 1110, steps=24_000, steps_between=100, spread_rate=1e-2),
 }
