@@ -19,17 +19,23 @@ RUN_SECONDS, MOST_MISSED = 3600, 0.01
 
 @dataclass(frozen=True)
 class Case:
-    """One recipe, and what is asked of the seed chosen: bytes of its file, per cent of test errors."""
+    """One recipe, and what is asked of the seed chosen: bytes of its file, per cent of test errors; None for nothing.
+
+    first_seed: 3 where settings were chosen a second time, after the test errors of the seeds before had been seen with
+        other settings: no network that is scored now had been.
+    """
 
     name: str
     most_size: int
-    most_error: float
+    most_error: float | None
+    first_seed: int = 0
 
 
 CASES = (
     Case("lenet5_small", 1600, 0.96),
-    Case("lenet5_accurate", 3150, 0.72),
+    Case("lenet5_accurate", 3150, 0.72, first_seed=3),
     Case("lenet5_best", 1140, 0.98),
+    Case("lenet5_accurate_wide", 3150, None),
 )
 COMPARED, SEEDS_COMPARED = "lenet5_small", 1
 # By parameterisation, steps before the first block is sent and between two sendings; and three fifths of both.
@@ -50,7 +56,9 @@ def rows(options: Options) -> Iterator[Row]:
 def _rows(case: Case, data: Path, runs: Path) -> Iterator[Row]:
     """Each seed's row, their mean, the one chosen."""
     shared = {"row": case.name, "augmentation": runs_of.augmentation("miracle", case.name)}
-    seeds = [_run(case.name, seed, data, runs, {}) for seed in range(NUM_SEEDS)]
+    if case.first_seed:
+        shared["settings_chosen"] = f"a second time, after test errors of seeds 0 to {case.first_seed - 1} with others"
+    seeds = [_run(case.name, case.first_seed + i, data, runs, {}) for i in range(NUM_SEEDS)]
     for found in seeds:
         asked = (
             Figure("size", "<=", case.most_size),
@@ -60,9 +68,11 @@ def _rows(case: Case, data: Path, runs: Path) -> Iterator[Row]:
         settings = shared | {"seed": found["seed"]}
         yield Row(f"fewbits {case.name} seed {found['seed']}", runs_of.without(found, "seed"), asked, settings)
     yield Row(f"fewbits {case.name} mean", runs_of.mean_of(seeds), (), shared | {"seeds": NUM_SEEDS})
-    asked = (Figure("size", "<=", case.most_size), Figure("test_error", "<=", case.most_error))
+    asked = [Figure("size", "<=", case.most_size)]
+    if case.most_error is not None:
+        asked.append(Figure("test_error", "<=", case.most_error))
     settings = shared | {"chosen_by": "validation error, then size"}
-    yield Row(f"fewbits {case.name} chosen", runs_of.chosen_of(seeds), asked, settings)
+    yield Row(f"fewbits {case.name} chosen", runs_of.chosen_of(seeds), tuple(asked), settings)
 
 
 def _parameterisations(data: Path, runs: Path) -> Iterator[Row]:
