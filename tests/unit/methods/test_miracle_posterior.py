@@ -22,7 +22,7 @@ DOUBLE = torch.float64
 def group(
     bits: int = 8, num_blocks: int = 7, *, size: int = 50, slack: float = 0.0, parameterisation: str = "divergence"
 ) -> MiracleGroup:
-    settings = Settings(bits, slack, parameterisation == "divergence", 1e-3, 0.25, "shared", False)
+    settings = Settings(bits, slack, parameterisation == "divergence", 1e-3, 0.25, "shared", "mrc", "sample")
     piece = Piece((size,), (size,), 1)
     values = torch.randn(size, dtype=DOUBLE, generator=torch.Generator().manual_seed(3)).numpy()
     return MiracleGroup([Start(piece, values, 1.0, 1.5)], [piece], num_blocks, 5, settings)
@@ -115,6 +115,14 @@ def test_blocks_hold_every_value_once_and_differ_by_at_most_one(num_values: int,
     assert sorted(places[places >= 0].tolist()) == list(range(num_values))
     assert blocks.num_blocks == num_blocks and (not num_blocks or sizes.max() - sizes.min() <= 1)
     assert blocks.width == (sizes.max() if num_blocks else 0)
+
+
+@pytest.mark.parametrize("parameterisation", ["divergence", "deviation"])
+def test_training_starts_at_the_budget(parameterisation: str) -> None:
+    made = group(parameterisation=parameterisation)
+    with torch.no_grad():
+        spent = made.posterior().divergences.sum(1)
+    torch.testing.assert_close(spent, torch.full_like(spent, made.budget), rtol=1e-4, atol=0)
 
 
 def test_penalties_rise_above_the_budget_and_fall_below() -> None:
