@@ -14,18 +14,16 @@ Proposal = Gaussian | Uniform | Counts
 Values = NDArray[np.float64] | NDArray[np.int64]
 
 
-class Problem(ABC):
-    """What a simulator asks of targets and proposal; logarithms are natural.
+class Ratios(ABC):
+    """What a search asks of targets and proposal; logarithms are natural.
 
     size: number of targets; num_words: words that a candidate is made of.
     greatest: (size,) float64, upper bound of the log ratio of target to proposal, infinite where there is none.
-    divergence: (size,) float64, Kullback-Leibler divergence of the target from the proposal, in nats.
     """
 
     size: int
     num_words: int
     greatest: Floats
-    divergence: Floats
 
     @abstractmethod
     def log_ratios(self, rows: NDArray[np.int64], words: NDArray[np.uint32]) -> Floats:
@@ -38,6 +36,15 @@ class Problem(ABC):
         Returns:
             (A, N) float64, -inf outside a target's support.
         """
+
+
+class Problem(Ratios):
+    """What simulators ask that know more of a target than ratios.
+
+    divergence: (size,) float64, Kullback-Leibler divergence of the target from the proposal, in nats.
+    """
+
+    divergence: Floats
 
     @abstractmethod
     def masses_above(self, rows: NDArray[np.int64], level: Floats) -> tuple[Floats, Floats]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fewbits.channel.arrivals import poisson_times, sorted_times
 from fewbits.channel.distributions import Floats, Gaussian
-from fewbits.channel.problem import Problem, Proposal, Target
+from fewbits.channel.problem import Proposal, Ratios, Target
 from fewbits.channel.simulator import Message, search
 from fewbits.errors import InvalidArgument
 from fewbits.native import core
@@ -265,7 +265,7 @@ def search_blocks(
     """
     a, b = _targets(a, b)
     streams = _numbers(numbers, len(a))
-    problem = _ScoreProblem(a, b)
+    problem = _Scores(a, b)
     native = core()
     if native is None:
         arrivals = sorted_times(cap) if is_sorted else poisson_times
@@ -278,8 +278,8 @@ def search_blocks(
     return message
 
 
-class _ScoreProblem(Problem):
-    """Blocks whose ratios are their float32 scores, in a batch; of divergence and masses it knows nothing."""
+class _Scores(Ratios):
+    """Blocks whose ratios are their float32 scores, but for a constant."""
 
     def __init__(self, a: NDArray[np.float32], b: NDArray[np.float32]) -> None:
         self.size, self.num_words = a.shape
@@ -296,9 +296,6 @@ class _ScoreProblem(Problem):
             z = normals(words[:, :, d]).astype(np.float32)
             scores += (self._a[rows, d, None] * z + self._b[rows, d, None]) * z
         return np.where(np.isnan(scores), -np.inf, scores.astype(np.float64))
-
-    def masses_above(self, rows: NDArray[np.int64], level: Floats) -> tuple[Floats, Floats]:
-        raise NotImplementedError
 
 
 def _targets(a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

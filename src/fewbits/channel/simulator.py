@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewbits.channel.arrivals import Arrivals
-from fewbits.channel.problem import Problem, Proposal, Target, Values, drawn, num_words_of
+from fewbits.channel.problem import Proposal, Ratios, Target, Values, drawn, num_words_of
 from fewbits.errors import Corrupt, InvalidArgument
 from fewbits.random import CANDIDATES, PRIVATE, log, uniforms, words
 
@@ -115,7 +115,7 @@ def stream_numbers(numbers: ArrayLike | None, size: int) -> NDArray[np.int64]:
 
 
 def search(
-    problem: Problem,
+    problem: Ratios,
     arrivals: Arrivals,
     cap: int,
     seed: int,

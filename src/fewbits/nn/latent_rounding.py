@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from fewbits.quantize.noise import straight_through_round
 from fewbits.quantize.sharpness import Sharpness
 from fewbits.quantize.soft_rounding import soft_round, soft_round_mean
-from fewbits.quantize.universal import expected_reconstruction
+from fewbits.quantize.universal import expected_gradient
 
 ROUNDINGS = ("straight_through", "soft", "universal")
 
@@ -36,7 +36,7 @@ class LatentRounding(nn.Module):
         sharpness = self.sharpness()
         levels = soft_round(latents, sharpness)
         if self.kind == "universal":
-            levels = expected_reconstruction(lambda noisy: soft_round_mean(noisy, sharpness), levels)
+            levels = expected_gradient(lambda noisy: soft_round_mean(noisy, sharpness), levels)
         return torch.minimum(torch.maximum(levels, -limit), limit)
 
     def advance(self) -> None:

@@ -1,6 +1,7 @@
 """How sharp soft rounding is while a network trains: one object that quantiser, entropy model and decoder share."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +77,6 @@ class Sharpness(nn.Module):
         self._done += 1
         self.num_advances += 1
 
-    def _load_from_state_dict(self, *arguments, **named) -> None:  # type: ignore[no-untyped-def]
+    def _load_from_state_dict(self, *arguments: Any, **named: Any) -> None:
         super()._load_from_state_dict(*arguments, **named)
         self._done = int(self.num_advances)

@@ -85,14 +85,16 @@ def universal_quantize(values: Tensor, noise: Tensor) -> Tensor:
     return torch.floor(values - noise + 0.5)
 
 
-def expected_rate(bits: Callable[[Tensor], Tensor], values: Tensor, noise: Tensor | None = None) -> Tensor:
-    """Return bits(values + u), with the gradient that is the mean over u of what it would be in the values.
+def expected_gradient(function: Callable[[Tensor], Tensor], values: Tensor, noise: Tensor | None = None) -> Tensor:
+    """Return function(values + u), with the gradient that is the mean over u of what it would be in the values.
 
     PAPER: section 4.2: d/dy E[h(y + u)] = h(y + 1/2) - h(y - 1/2), exactly, even where h has no derivative. Whatever
-    else `bits` depends on, a density's parameters say, has its ordinary gradient.
+    else the function depends on, a density's parameters say, has its ordinary gradient. For a rate that is all of it.
+    In a distortion (claims 11 and 14) each element's own u counts as unknown, the others as they are: the expected
+    slope of a periodic map, as `soft_round_mean` is, is 1 whatever the sharpness; the plain one's variance grows.
 
     Args:
-        bits: elementwise.
+        function: elementwise: bits of noisy values, or what is reconstructed from them.
         values: (...) float, in steps.
         noise: (...) float from U(-1/2, 1/2); drawn from torch's generator if None.
 
@@ -100,29 +102,10 @@ def expected_rate(bits: Callable[[Tensor], Tensor], values: Tensor, noise: Tenso
         (...) float.
     """
     fixed = values.detach()
-    found = bits(fixed + (_fresh(fixed) if noise is None else noise))
+    found = function(fixed + (_fresh(fixed) if noise is None else noise))
     with torch.no_grad():
-        slope = bits(fixed + 0.5) - bits(fixed - 0.5)
+        slope = function(fixed + 0.5) - function(fixed - 0.5)
     return found + slope * (values - fixed)
-
-
-def expected_reconstruction(
-    reconstruct: Callable[[Tensor], Tensor], values: Tensor, noise: Tensor | None = None
-) -> Tensor:
-    """Return reconstruct(values + u), with the gradient in the values that is expected over u.
-
-    PAPER: claims 11 and 14: for each element its own u counts as unknown, the others as they are. For a periodic map,
-    as `soft_round_mean` is, the expected slope is 1 whatever the sharpness, where the plain one has a variance that
-    grows with it.
-
-    Args:
-        reconstruct: elementwise.
-        values, noise: as for `expected_rate`.
-
-    Returns:
-        (...) float.
-    """
-    return expected_rate(reconstruct, values, noise)
 
 
 def _fresh(values: Tensor) -> Tensor:

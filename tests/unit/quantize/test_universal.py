@@ -13,8 +13,7 @@ from fewbits.quantize.soft_rounding import soft_round, soft_round_mean
 from fewbits.quantize.universal import (
     dither,
     dither_levels,
-    expected_rate,
-    expected_reconstruction,
+    expected_gradient,
     universal_quantize,
 )
 from fewbits.random import DITHER, Stream
@@ -114,7 +113,7 @@ def test_the_gradient_of_the_rate_is_its_mean_over_a_million_draws() -> None:
         many = y.repeat(count).requires_grad_()
         (plain,) = torch.autograd.grad(steep_bits(many + noise).sum(), many)
         once = at.clone().requires_grad_()
-        (expected,) = torch.autograd.grad(expected_rate(steep_bits, once).sum(), once)
+        (expected,) = torch.autograd.grad(expected_gradient(steep_bits, once).sum(), once)
         assert abs(float(plain.mean() - expected[i])) < 5 * float(plain.std()) / math.sqrt(count) + 1e-9
         # It is the same for every draw, where the plain one's spread is large.
         assert float(plain.std()) > 0.5
@@ -124,7 +123,7 @@ def test_its_value_and_other_gradients_are_the_plain_ones() -> None:
     model = Laplace(0.8).double()
     y = torch.tensor([0.2, -3.0], dtype=torch.float64, requires_grad=True)
     noise = torch.tensor([0.1, -0.4], dtype=torch.float64)
-    found = expected_rate(model.bits, y, noise)
+    found = expected_gradient(model.bits, y, noise)
     torch.testing.assert_close(found, model.bits(y + noise), rtol=0, atol=0)
     (first,) = torch.autograd.grad(found.sum(), model.log_scale, retain_graph=True)
     (second,) = torch.autograd.grad(model.bits(y + noise).sum(), model.log_scale)
@@ -140,7 +139,7 @@ def test_the_gradient_of_the_distortion_varies_far_less_than_the_plain_one() -> 
         many = torch.full((count,), x, dtype=torch.float64, requires_grad=True)
         soft = soft_round(many, 10.0)
         if expected:
-            z = expected_reconstruction(lambda v: soft_round_mean(v, 10.0), soft, noise)
+            z = expected_gradient(lambda v: soft_round_mean(v, 10.0), soft, noise)
         else:
             z = soft_round_mean(soft + noise, 10.0)
         (found,) = torch.autograd.grad(((z - 1) ** 2).sum(), many)
@@ -153,7 +152,7 @@ def test_the_gradient_of_the_distortion_varies_far_less_than_the_plain_one() -> 
 def test_the_expected_slope_of_the_mean_is_one() -> None:
     y = torch.linspace(-2, 2, 41, dtype=torch.float64, requires_grad=True)
     for sharpness in (0.0, 1.0, 10.0):
-        found = expected_reconstruction(lambda v, sharp=sharpness: soft_round_mean(v, sharp), y)
+        found = expected_gradient(lambda v, sharp=sharpness: soft_round_mean(v, sharp), y)
         (slope,) = torch.autograd.grad(found.sum(), y)
         torch.testing.assert_close(slope, torch.ones_like(slope), rtol=0, atol=1e-9)
 
