@@ -13,6 +13,9 @@ settings.register_profile("reproducible", derandomize=True, deadline=None, max_e
 settings.register_profile("search", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "reproducible"))
 
+# Images name their codecs by a hash; processes that tests start must find them, too.
+os.environ["FEWBITS_CODECS"] = str(Path(__file__).resolve().parent / "golden" / "codecs")
+
 
 @pytest.fixture(scope="session")
 def repository() -> Path:

@@ -5,169 +5,17 @@
 
 #include "bits.h"
 #include "body.h"
-#include "errors.h"
 #include "isa.h"
 #include "lane.h"
 #include "leb128.h"
 #include "parallel.h"
+#include "split.h"
 #include "wide.h"
 
 namespace fewbits {
 namespace {
 
 constexpr size_t kCostBlock = 2048;  // symbols whose costs are looked up at a time; a multiple of 32
-
-// A value outside of its table: which symbol of the array it is, and how far out.
-struct EscapedSymbol {
-    size_t position;
-    Escape escape;
-};
-
-// The coded part of one array: symbols in order, which of them are escapes and for what, and the raw bits by class.
-struct SymbolStream {
-    std::unique_ptr<uint8_t[]> symbols;
-    size_t num_symbols = 0;
-    std::vector<EscapedSymbol> escapes;
-    std::vector<BitWriter> raw;
-    size_t row_length = 0;          // symbols of a row
-    std::vector<uint32_t> classes;  // of the rows that have symbols
-};
-
-// Splits runs of values of one class: symbols for what the table has, escapes and raw bits for the rest.
-template <typename Value>
-class RowSplitter {
-public:
-    RowSplitter(const IntegerModel& model, BitWriter& raw)
-        : model_(model), raw_(raw), centre_(static_cast<uint64_t>(model.centre)),
-          first_(static_cast<uint64_t>(model.table.low)), num_values_(static_cast<uint64_t>(model.table.num_values)) {}
-
-    void split(
-        const Value* values, size_t count, uint8_t* symbols, size_t position, std::vector<EscapedSymbol>& escapes) {
-        const int64_t base = static_cast<int64_t>(centre_ + first_);
-        constexpr int64_t kNear = int64_t{1} << 30;
-        constexpr int64_t kLeastBase = std::is_signed<Value>::value ? -kNear : 0;
-        if (model_.shift == 0 && sizeof(Value) == 4 && base >= kLeastBase && base <= kNear) {
-            // A value of 32 bits and such a base are less than 2^32 - 64 apart: what is within 64 places of the base
-            // modulo 2^32 is within 64 places of it. (An unsigned value may be 2^32 and more above a negative base.)
-            kernels().place_values(values, count, static_cast<uint32_t>(base), static_cast<uint32_t>(num_values_), symbols);
-        } else if (model_.shift == 0) {
-            for (size_t i = 0; i < count; ++i) symbols[i] = symbol_at(wide(values[i]) - centre_ - first_);
-        } else if (model_.shift <= 56) {
-            place_with_raw(values, count, symbols);
-        } else {
-            for (size_t i = 0; i < count; ++i) symbols[i] = symbol_at(high_of(wide(values[i]) - centre_) - first_);
-            write_raw(values, count);
-        }
-        const uint8_t* at = symbols;
-        const uint8_t* const end = symbols + count;
-        while (at != end) {
-            const void* found = std::memchr(at, static_cast<int>(num_values_), static_cast<size_t>(end - at));
-            if (found == nullptr) break;
-            at = static_cast<const uint8_t*>(found);
-            const auto i = static_cast<size_t>(at - symbols);
-            escapes.push_back({position + i, escape_of(wide(values[i]) - centre_)});
-            ++at;
-        }
-    }
-
-    // Writes the low bits of values that have no symbols.
-    void write_raw(const Value* values, size_t count) {
-        if (model_.shift == 0) return;
-        const uint64_t mask = (uint64_t{1} << model_.shift) - 1;
-        for (size_t i = 0; i < count; ++i) raw_.write((wide(values[i]) - centre_) & mask, model_.shift);
-    }
-
-private:
-    static uint64_t wide(Value value) { return static_cast<uint64_t>(static_cast<int64_t>(value)); }
-
-    uint8_t symbol_at(uint64_t place) const { return static_cast<uint8_t>(place < num_values_ ? place : num_values_); }
-
-    void place_with_raw(const Value* values, size_t count, uint8_t* symbols) {
-        const int shift = model_.shift;
-        const uint64_t centre = centre_, mask = (uint64_t{1} << shift) - 1;
-        BitWriter::Run run = raw_.begin(count * static_cast<uint64_t>(shift));
-        const auto split_one = [&](size_t i) {
-            const uint64_t difference = wide(values[i]) - centre;
-            symbols[i] = symbol_at(high_of(difference) - first_);
-            return difference & mask;
-        };
-        size_t i = 0;
-        if (2 * shift <= 56) {  // two at a time
-            for (; i + 2 <= count; i += 2) {
-                const uint64_t low = split_one(i);
-                run.write(low | split_one(i + 1) << shift, 2 * shift);
-            }
-        }
-        for (; i < count; ++i) run.write(split_one(i), shift);
-        raw_.end(run);
-    }
-
-    // C++17 leaves it to the compiler whether the sign is shifted in; every one there is does so.
-    uint64_t high_of(uint64_t difference) const {
-        return static_cast<uint64_t>(static_cast<int64_t>(difference) >> model_.shift);
-    }
-
-    Escape escape_of(uint64_t difference) const {
-        if (model_.table.escape() == 0) throw InvalidArgument("a value lies outside of a table that has no escape.");
-        const uint64_t high = high_of(difference);
-        if (static_cast<int64_t>(high) < model_.table.low) return {first_ - high - 1, true};
-        return {high - static_cast<uint64_t>(model_.table.last()) - 1, false};
-    }
-
-    const IntegerModel& model_;
-    BitWriter& raw_;
-    uint64_t centre_, first_, num_values_;
-};
-
-template <typename Value>
-SymbolStream split_array(const CodedArray& array) {
-    const std::vector<IntegerModel>& models = array.models.models;
-    const bool has_classes = array.classes != nullptr;
-    const size_t num_rows = has_classes ? array.num_rows : 1;
-    const size_t row_length = has_classes ? array.row_length : array.num_rows * array.row_length;
-    SymbolStream stream;
-    stream.row_length = row_length;
-    stream.raw.resize(models.size());
-    std::vector<RowSplitter<Value>> splitters;
-    for (size_t k = 0; k < models.size(); ++k) {
-        if (models[k].has_table) check_table(models[k].table);
-        splitters.emplace_back(models[k], stream.raw[k]);
-    }
-    const auto class_of = [&](size_t row) {
-        const int64_t index = has_classes ? array.classes[row] : 0;
-        if (index < 0 || static_cast<size_t>(index) >= models.size()) {
-            throw InvalidArgument("a row's class has no model.");
-        }
-        return static_cast<size_t>(index);
-    };
-    for (size_t row = 0; row < num_rows; ++row) {
-        const size_t k = class_of(row);
-        if (models[k].has_table) stream.classes.push_back(static_cast<uint32_t>(k));
-    }
-    stream.num_symbols = stream.classes.size() * row_length;
-    stream.symbols.reset(new uint8_t[stream.num_symbols]);
-    const Value* values = static_cast<const Value*>(array.values);
-    size_t position = 0;
-    for (size_t row = 0; row < num_rows; ++row, values += row_length) {
-        const size_t k = class_of(row);
-        if (!models[k].has_table) {
-            splitters[k].write_raw(values, row_length);
-            continue;
-        }
-        splitters[k].split(values, row_length, stream.symbols.get() + position, position, stream.escapes);
-        position += row_length;
-    }
-    for (BitWriter& writer : stream.raw) writer.finish();
-    return stream;
-}
-
-SymbolStream split(const CodedArray& array) {
-    switch (array.type) {
-        case CodedArray::Type::kInt32: return split_array<int32_t>(array);
-        case CodedArray::Type::kUint32: return split_array<uint32_t>(array);
-        default: return split_array<int64_t>(array);
-    }
-}
 
 // What a table takes to encode with, and what its symbols cost.
 struct CodingTable {
@@ -272,9 +120,7 @@ private:
                 const size_t count = std::min(kCostBlock, row.length - column);
                 kernels().map_symbols(row.table->costs, 4, row.symbols + column, count, reinterpret_cast<uint8_t*>(costs));
                 for (size_t i = 0; i < count; i += kLanes) {
-                    uint32_t cost = 0;
-                    for (size_t j = i; j < std::min(i + kLanes, count); ++j) cost += costs[j];
-                    total += cost;
+                    total += sum_of_costs(costs + i, std::min<size_t>(kLanes, count - i));
                     bits.push_back(total >> 16);
                 }
             }

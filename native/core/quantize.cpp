@@ -103,10 +103,45 @@ void for_blocks(size_t count, const Function& function) {
     for (size_t start = 0; start < count; start += kBlock) function(start, std::min(kBlock, count - start));
 }
 
-// out[i] = w[start + i] / step
+// The loops that know the element type. They are called a block at a time, so that all else is compiled once.
+struct BlockLoops {
+    void (*values)(const unsigned char* bits, size_t start, size_t length, double* out);  // w[start + i]
+    // The histogram's bins; returns the greatest word without sign.
+    uint64_t (*bins)(const unsigned char* bits, size_t start, size_t length, uint32_t* out);
+    void (*round)(float* values, size_t length);  // to the type, in place
+};
+
 template <class Element>
-void scale_block(const unsigned char* bits, size_t start, size_t length, double step, double* out) {
-    for (size_t i = 0; i < length; ++i) out[i] = Element::value(word_at<Element>(bits, start + i)) / step;
+struct LoopsOf {
+    using Word = typename Element::Word;
+
+    static void values(const unsigned char* bits, size_t start, size_t length, double* out) {
+        for (size_t i = 0; i < length; ++i) out[i] = Element::value(word_at<Element>(bits, start + i));
+    }
+
+    static uint64_t bins(const unsigned char* bits, size_t start, size_t length, uint32_t* out) {
+        Word peak = 0;
+        for (size_t i = 0; i < length; ++i) {
+            const Word magnitude = word_at<Element>(bits, start + i) & Element::kMagnitude;
+            peak = std::max(peak, magnitude);
+        }
+        for (size_t i = 0; i < length; ++i) {
+            const Word magnitude = word_at<Element>(bits, start + i) & Element::kMagnitude;
+            out[i] = Element::bin(magnitude);
+        }
+        return peak;
+    }
+
+    static void round(float* values, size_t length) {
+        for (size_t i = 0; i < length; ++i) values[i] = Element::rounded(values[i]);
+    }
+};
+
+BlockLoops loops_of(FloatType type) {
+    return with_element(type, [](auto element) -> BlockLoops {
+        using Loops = LoopsOf<decltype(element)>;
+        return {Loops::values, Loops::bins, Loops::round};
+    });
 }
 
 uint32_t magnitude_of(int32_t level) {
@@ -114,37 +149,32 @@ uint32_t magnitude_of(int32_t level) {
     return level < 0 ? 0 - word : word;
 }
 
-template <class Element>
-Extent measure_as(const Weights& weights, int64_t* bins) {
-    using Word = typename Element::Word;
-    Word peak = 0;
+}  // namespace
+
+size_t width_of(FloatType type) {
+    return with_element(type, [](auto element) { return sizeof(typename decltype(element)::Word); });
+}
+
+Extent measure(const Weights& weights, int64_t* bins) {
+    const BlockLoops loops = loops_of(weights.type);
+    uint64_t peak = 0;
     double energy = 0;
     // Two histograms in turn: equal neighbours (zeros, often) need not wait for each other.
     std::array<uint32_t, kMagnitudeBins> other{};
-    std::array<double, kBlock> squares;
+    std::array<double, kBlock> values;
     std::array<uint32_t, kBlock> places;
     const auto add = [&](size_t start, size_t length) {
-        for (size_t i = 0; i < length; ++i) {
-            const double value = Element::value(word_at<Element>(weights.bits, start + i));
-            squares[i] = value * value;
-        }
-        for (size_t i = 0; i < length; ++i) {
-            const Word magnitude = word_at<Element>(weights.bits, start + i) & Element::kMagnitude;
-            peak = std::max(peak, magnitude);
-        }
-        for (size_t i = 0; i < length; ++i) {
-            const Word magnitude = word_at<Element>(weights.bits, start + i) & Element::kMagnitude;
-            places[i] = Element::bin(magnitude);
-        }
+        loops.values(weights.bits, start, length, values.data());
+        peak = std::max(peak, loops.bins(weights.bits, start, length, places.data()));
         size_t i = 0;
         for (; i + 2 <= length; i += 2) {
-            energy += squares[i];
-            energy += squares[i + 1];
+            energy += values[i] * values[i];
+            energy += values[i + 1] * values[i + 1];
             ++bins[places[i]];
             ++other[places[i + 1]];
         }
         for (; i < length; ++i) {
-            energy += squares[i];
+            energy += values[i] * values[i];
             ++bins[places[i]];
         }
     };
@@ -157,24 +187,28 @@ Extent measure_as(const Weights& weights, int64_t* bins) {
         if (start % (size_t{1} << 30) == 0 && start) flush();  // long before a uint32 could wrap
     }
     flush();
-    if (peak >= Element::kInfinity) {
-        return {false, std::numeric_limits<double>::infinity(), std::numeric_limits<double>::infinity()};
-    }
-    return {true, Element::value(peak), energy};
+    return with_element(weights.type, [&](auto element) -> Extent {
+        using Element = decltype(element);
+        if (peak >= Element::kInfinity) {
+            return {false, std::numeric_limits<double>::infinity(), std::numeric_limits<double>::infinity()};
+        }
+        return {true, Element::value(static_cast<typename Element::Word>(peak)), energy};
+    });
 }
 
-template <class Element>
-bool round_as(const Weights& weights, double step, int32_t* levels) {
+bool round_levels(const Weights& weights, double step, int32_t* levels) {
     constexpr double kLimit = kMostLevel;
     // Adding 3 * 2^51 leaves no bits below 1: the sum is rounded to nearest even, the difference is exact.
     constexpr double kRounding = 0x1.8p52;
+    const BlockLoops loops = loops_of(weights.type);
     uint32_t magnitudes = 0;
-    std::array<double, kBlock> scaled;
+    std::array<double, kBlock> values;
     for_blocks(weights.count, [&](size_t start, size_t length) {
-        scale_block<Element>(weights.bits, start, length, step, scaled.data());
+        loops.values(weights.bits, start, length, values.data());
         for (size_t i = 0; i < length; ++i) {
+            const double scaled = values[i] / step;
             // Written so that NaN, too, ends up at a limit: what is out of reach is within an int32 and seen below.
-            double value = scaled[i] < kLimit ? scaled[i] : kLimit;
+            double value = scaled < kLimit ? scaled : kLimit;
             value = value > -kLimit ? value : -kLimit;
             const auto level = static_cast<int32_t>((value + kRounding) - kRounding);
             levels[start + i] = level;
@@ -182,120 +216,6 @@ bool round_as(const Weights& weights, double step, int32_t* levels) {
         }
     });
     return magnitudes < static_cast<uint32_t>(kMostLevel);
-}
-
-template <class Element>
-void rate_distortion_round_as(const Weights& weights, double step, const int32_t* levels, const Gains& gains,
-                              int32_t* rounded) {
-    // The last entry is for levels without a gain, and 0 cannot move: no distortion is below their gain.
-    std::array<double, kMostGains + 1> gain_of;
-    gain_of.fill(-std::numeric_limits<double>::infinity());
-    std::copy(gains.gains, gains.gains + gains.count, gain_of.begin());
-    const uint64_t zero = 0 - static_cast<uint64_t>(gains.low);
-    if (zero < gains.count) gain_of[static_cast<size_t>(zero)] = -std::numeric_limits<double>::infinity();
-    const uint64_t low = static_cast<uint64_t>(gains.low), count = gains.count;
-    std::array<double, kBlock> scaled;
-    for_blocks(weights.count, [&](size_t start, size_t length) {
-        scale_block<Element>(weights.bits, start, length, step, scaled.data());
-        for (size_t i = 0; i < length; ++i) {
-            const int32_t level = levels[start + i];
-            const int32_t sign = 1 - 2 * static_cast<int32_t>(level < 0);
-            // 1 + 2 (scaled - level) sign: what the square of the distance grows by.
-            scaled[i] = 1 + 2 * (scaled[i] - static_cast<double>(level)) * static_cast<double>(sign);
-        }
-        for (size_t i = 0; i < length; ++i) {
-            const int32_t level = levels[start + i];
-            // Levels below `low` wrap to large numbers: one comparison tells both ends.
-            const uint64_t place = std::min(static_cast<uint64_t>(int64_t{level}) - low, count);
-            const int32_t sign = 1 - 2 * static_cast<int32_t>(level < 0);
-            const auto moves = static_cast<int32_t>(scaled[i] < gain_of[static_cast<size_t>(place)]);
-            rounded[start + i] = level - sign * moves;  // without a branch: which levels move is hard to foresee
-        }
-    });
-}
-
-template <class Element>
-CentroidSums centroid_sums_as(const Weights& weights, double step, const int32_t* levels) {
-    // A term is added to all three sums, as itself or as a 0 which changes none (a sum that starts at 0 is never -0):
-    // three sums in flight and no branch.
-    static constexpr double kIsKind[3][4] = {{0, 1, 0, 0}, {0, 0, 1, 0}, {0, 0, 0, 1}};
-    double one = 0, two = 0, more = 0;
-    CentroidSums sums;
-    std::array<double, kBlock> beyond;
-    std::array<uint32_t, kBlock> kinds;
-    for_blocks(weights.count, [&](size_t start, size_t length) {
-        scale_block<Element>(weights.bits, start, length, step, beyond.data());
-        for (size_t i = 0; i < length; ++i) {
-            const int32_t level = levels[start + i];
-            const double distance = beyond[i] - static_cast<double>(level);
-            beyond[i] = level < 0 ? -distance : distance;
-            kinds[i] = std::min(magnitude_of(level), 3u);
-        }
-        uint64_t counts = 0;  // four counters of 16 bits: a block has fewer elements than one could hold
-        for (size_t i = 0; i < length; ++i) {
-            one += beyond[i] * kIsKind[0][kinds[i]];
-            two += beyond[i] * kIsKind[1][kinds[i]];
-            more += beyond[i] * kIsKind[2][kinds[i]];
-            counts += uint64_t{1} << (16 * kinds[i]);
-        }
-        for (size_t k = 0; k < 3; ++k) sums.count[k] += static_cast<int64_t>(counts >> (16 * (k + 1)) & 0xFFFF);
-    });
-    sums.total = {one, two, more};
-    return sums;
-}
-
-template <class Element>
-Distortion measure_distortion_as(const Weights& weights, double step, const int32_t* levels,
-                                 const std::array<int, 3>& centroids) {
-    const auto float_step = static_cast<float>(step);
-    std::array<uint32_t, 3> shifts;  // as bits, of |level| 1, 2, and 3 or more
-    for (size_t k = 0; k < 3; ++k) shifts[k] = bits_of(static_cast<float>(centroids[k]) / 256.0f);
-    double error = 0, energy = 0;
-    int32_t greatest = 0;  // as bits: magnitudes compare as their bits do
-    std::array<float, kBlock> decoded;
-    std::array<double, kBlock> errors, squares;
-    for_blocks(weights.count, [&](size_t start, size_t length) {
-        for (size_t i = 0; i < length; ++i) {
-            const int32_t level = levels[start + i];
-            const uint32_t magnitude = magnitude_of(level);
-            const uint32_t shift = select(magnitude == 1, shifts[0], 0) | select(magnitude == 2, shifts[1], 0) |
-                                   select(magnitude >= 3, shifts[2], 0);
-            // Subtracting is adding with the other sign.
-            const float outwards = float_of(shift ^ select(level < 0, 0x80000000u, 0));
-            decoded[i] = (static_cast<float>(level) + outwards) * float_step;
-        }
-        for (size_t i = 0; i < length; ++i) decoded[i] = Element::rounded(decoded[i]);
-        for (size_t i = 0; i < length; ++i) {
-            const auto magnitude = static_cast<int32_t>(bits_of(decoded[i]) & 0x7FFFFFFFu);
-            greatest = std::max(greatest, magnitude);
-        }
-        for (size_t i = 0; i < length; ++i) {
-            const double value = Element::value(word_at<Element>(weights.bits, start + i));
-            const double difference = static_cast<double>(decoded[i]) - value;
-            errors[i] = difference * difference;
-            squares[i] = value * value;
-        }
-        for (size_t i = 0; i < length; ++i) {
-            error += errors[i];
-            energy += squares[i];
-        }
-    });
-    return {greatest < 0x7F800000, error, energy};
-}
-
-}  // namespace
-
-size_t width_of(FloatType type) {
-    return with_element(type, [](auto element) { return sizeof(typename decltype(element)::Word); });
-}
-
-Extent measure(const Weights& weights, int64_t* bins) {
-    return with_element(weights.type, [&](auto element) { return measure_as<decltype(element)>(weights, bins); });
-}
-
-bool round_levels(const Weights& weights, double step, int32_t* levels) {
-    return with_element(weights.type,
-                        [&](auto element) { return round_as<decltype(element)>(weights, step, levels); });
 }
 
 void row_magnitudes(const int32_t* levels, size_t num_rows, size_t row_length, int64_t* sums) {
@@ -312,21 +232,100 @@ void rate_distortion_round(const Weights& weights, double step, const int32_t* l
         std::copy(levels, levels + weights.count, rounded);
         return;
     }
-    with_element(weights.type, [&](auto element) {
-        rate_distortion_round_as<decltype(element)>(weights, step, levels, gains, rounded);
+    const BlockLoops loops = loops_of(weights.type);
+    // The last entry is for levels without a gain, and 0 cannot move: no distortion is below their gain.
+    std::array<double, kMostGains + 1> gain_of;
+    gain_of.fill(-std::numeric_limits<double>::infinity());
+    std::copy(gains.gains, gains.gains + gains.count, gain_of.begin());
+    const uint64_t zero = 0 - static_cast<uint64_t>(gains.low);
+    if (zero < gains.count) gain_of[static_cast<size_t>(zero)] = -std::numeric_limits<double>::infinity();
+    const uint64_t low = static_cast<uint64_t>(gains.low), count = gains.count;
+    std::array<double, kBlock> values, added;
+    for_blocks(weights.count, [&](size_t start, size_t length) {
+        loops.values(weights.bits, start, length, values.data());
+        for (size_t i = 0; i < length; ++i) {
+            const int32_t level = levels[start + i];
+            const int32_t sign = 1 - 2 * static_cast<int32_t>(level < 0);
+            // 1 + 2 (scaled - level) sign: what the square of the distance grows by.
+            added[i] = 1 + 2 * (values[i] / step - static_cast<double>(level)) * static_cast<double>(sign);
+        }
+        for (size_t i = 0; i < length; ++i) {
+            const int32_t level = levels[start + i];
+            // Levels below `low` wrap to large numbers: one comparison tells both ends.
+            const uint64_t place = std::min(static_cast<uint64_t>(int64_t{level}) - low, count);
+            const int32_t sign = 1 - 2 * static_cast<int32_t>(level < 0);
+            const auto moves = static_cast<int32_t>(added[i] < gain_of[static_cast<size_t>(place)]);
+            rounded[start + i] = level - sign * moves;  // without a branch: which levels move is hard to foresee
+        }
     });
 }
 
 CentroidSums centroid_sums(const Weights& weights, double step, const int32_t* levels) {
-    return with_element(weights.type,
-                        [&](auto element) { return centroid_sums_as<decltype(element)>(weights, step, levels); });
+    // A term is added to all three sums, as itself or as a 0 which changes none (a sum that starts at 0 is never -0):
+    // three sums in flight and no branch.
+    static constexpr double kIsKind[3][4] = {{0, 1, 0, 0}, {0, 0, 1, 0}, {0, 0, 0, 1}};
+    const BlockLoops loops = loops_of(weights.type);
+    double one = 0, two = 0, more = 0;
+    CentroidSums sums;
+    std::array<double, kBlock> beyond;
+    std::array<uint32_t, kBlock> kinds;
+    for_blocks(weights.count, [&](size_t start, size_t length) {
+        loops.values(weights.bits, start, length, beyond.data());
+        for (size_t i = 0; i < length; ++i) {
+            const int32_t level = levels[start + i];
+            const double distance = beyond[i] / step - static_cast<double>(level);
+            beyond[i] = level < 0 ? -distance : distance;
+            kinds[i] = std::min(magnitude_of(level), 3u);
+        }
+        uint64_t counts = 0;  // four counters of 16 bits: a block has fewer elements than one could hold
+        for (size_t i = 0; i < length; ++i) {
+            one += beyond[i] * kIsKind[0][kinds[i]];
+            two += beyond[i] * kIsKind[1][kinds[i]];
+            more += beyond[i] * kIsKind[2][kinds[i]];
+            counts += uint64_t{1} << (16 * kinds[i]);
+        }
+        for (size_t k = 0; k < 3; ++k) sums.count[k] += static_cast<int64_t>(counts >> (16 * (k + 1)) & 0xFFFF);
+    });
+    sums.total = {one, two, more};
+    return sums;
 }
 
 Distortion measure_distortion(const Weights& weights, double step, const int32_t* levels,
                               const std::array<int, 3>& centroids) {
-    return with_element(weights.type, [&](auto element) {
-        return measure_distortion_as<decltype(element)>(weights, step, levels, centroids);
+    const BlockLoops loops = loops_of(weights.type);
+    const auto float_step = static_cast<float>(step);
+    std::array<uint32_t, 3> shifts;  // as bits, of |level| 1, 2, and 3 or more
+    for (size_t k = 0; k < 3; ++k) shifts[k] = bits_of(static_cast<float>(centroids[k]) / 256.0f);
+    double error = 0, energy = 0;
+    int32_t greatest = 0;  // as bits: magnitudes compare as their bits do
+    std::array<float, kBlock> decoded;
+    std::array<double, kBlock> values, errors;
+    for_blocks(weights.count, [&](size_t start, size_t length) {
+        for (size_t i = 0; i < length; ++i) {
+            const int32_t level = levels[start + i];
+            const uint32_t magnitude = magnitude_of(level);
+            const uint32_t shift = select(magnitude == 1, shifts[0], 0) | select(magnitude == 2, shifts[1], 0) |
+                                   select(magnitude >= 3, shifts[2], 0);
+            // Subtracting is adding with the other sign.
+            const float outwards = float_of(shift ^ select(level < 0, 0x80000000u, 0));
+            decoded[i] = (static_cast<float>(level) + outwards) * float_step;
+        }
+        loops.round(decoded.data(), length);
+        for (size_t i = 0; i < length; ++i) {
+            const auto magnitude = static_cast<int32_t>(bits_of(decoded[i]) & 0x7FFFFFFFu);
+            greatest = std::max(greatest, magnitude);
+        }
+        loops.values(weights.bits, start, length, values.data());
+        for (size_t i = 0; i < length; ++i) {
+            const double difference = static_cast<double>(decoded[i]) - values[i];
+            errors[i] = difference * difference;
+        }
+        for (size_t i = 0; i < length; ++i) {
+            error += errors[i];
+            energy += values[i] * values[i];
+        }
     });
+    return {greatest < 0x7F800000, error, energy};
 }
 
 }  // namespace fewbits

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import Executor
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import safetensors.torch
@@ -45,6 +46,7 @@ def compress(
     seed: int = 0,
     bare: bool = False,
     statistics: Mapping[str, float] | None = None,
+    metadata: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Write a checkpoint as a `.fewbits` file, and say what it cost. Give one of budget, bits and lossless.
@@ -62,6 +64,7 @@ def compress(
         seed: of everything random; stored in the file.
         bare: write the bare profile: no names, shapes or records; loading needs the module.
         statistics: by tensor name, the loss added per unit of relative squared error, where it is known.
+        metadata: text to keep in the file, beside what the source has of its own.
         progress: called with a stage and how many of how many units are done.
 
     Raises:
@@ -75,6 +78,8 @@ def compress(
         raise InvalidArgument(f"the seed must be a whole number from 0 to 2^64 - 1, not {seed!r}.")
     check_target(path)
     checkpoint = read_checkpoint(source)
+    if metadata:
+        checkpoint = replace(checkpoint, metadata={**(checkpoint.metadata or {}), **metadata})
     if bare:
         checkpoint = _without_copies(checkpoint)
     unknown = sorted(set(statistics or {}) - set(checkpoint.tensors))

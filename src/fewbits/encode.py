@@ -135,6 +135,8 @@ def _encode_unit(
 def decode(chunks: Iterable[Chunk]) -> dict[str, Tensor]:
     """Decode chunks to tensors by name; the tiles of a tensor in any order.
 
+    Of a tensor whose tiles are not all given, the others' elements are not set: they are anything.
+
     Raises:
         Corrupt, Incompatible: as `decode_parts`.
     """

@@ -14,6 +14,7 @@ METHODS: dict[str, tuple[int, str, str]] = {
     "ecsq": (2, "fewbits.methods.ecsq", "Ecsq"),
     "epr": (3, "fewbits.methods.epr", "Epr"),
     "miracle": (4, "fewbits.methods.miracle", "Miracle"),
+    "image": (5, "fewbits.images.method", "Image"),
 }
 IDS_BY_CODE: dict[int, str] = {code: id for id, (code, _, _) in METHODS.items()}
 

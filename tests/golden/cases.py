@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from fewbits.chunk import Chunk
 from fewbits.container import TensorEntry, file_bytes
+from fewbits.images.method import ImageConfig
 from fewbits.method import MethodConfig, Source
 from fewbits.methods.epr import EprConfig
 from fewbits.methods.miracle import MiracleConfig
 from fewbits.plan import TILE
 from fewbits.registry import METHODS, method_class
 from fewbits.sources import entries_of
-from tests.golden import handmade
+from tests.golden import handmade, photos
 from tests.laws import sources
 
 SEED = handmade.SEED
@@ -199,8 +200,33 @@ MIRACLE_CASES: dict[str, Callable[[], Case]] = {
 }
 
 
+def image(codec: str, quality: int, tensors: Mapping[str, Tensor]) -> Case:
+    return Case(encoded("image", tensors, 0.0, config=ImageConfig(photos.digest_of(codec), quality)))
+
+
+def tiled_image() -> Case:
+    with mock.patch("fewbits.plan.TILE", 4096):
+        return image("hyperprior-soft", 1, {"tall": photos.photo(150, 40, 2)})
+
+
+IMAGE_CASES: dict[str, Callable[[], Case]] = {
+    "hyperprior-soft": lambda: image("hyperprior-soft", 1, {"image": photos.photo(100, 140)}),
+    "hyperprior-noise": lambda: image("hyperprior-noise", 0, {"image": photos.photo(65, 33)}),
+    "factorized-universal": lambda: image("factorized-universal", 1, {"image": photos.photo(48, 70)}),
+    "factorized-straight": lambda: image("factorized-straight", 0, {"image": photos.photo(41, 40)[..., 1:2]}),
+    "beside-others": lambda: image(
+        "hyperprior-soft",
+        0,
+        {"image": photos.photo(1, 1), "alpha": photos.photo(9, 9)[..., 0], "weight": torch.ones(3)},
+    ),
+    "tiles": tiled_image,
+}
+
+
 def cases_of(id: str) -> dict[str, Callable[[], Case]]:
     """The cases of a method, by name; the same for every method but where its page has more."""
+    if id == "image":  # it knows images only; the others' cases are not for it
+        return IMAGE_CASES
     rate = 0.0 if id == "lossless" else 0.1
     metadata = {"format": "pt", "licence": "none", "ключ": "значение"}
     small_dtypes = {key: tensor[:3, :11] for key, tensor in sources.every_dtype().items()}

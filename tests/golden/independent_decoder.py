@@ -1,8 +1,9 @@
 """A second decoder of the `.fewbits` file, written from the specification alone.
 
 It shares no code with the package: NumPy, zlib and a CBOR library are all it needs, next to `adaptive_decoder.py`
-(section 9.4), `shared_randomness.py` (section 12) and the constants in `src/fewbits/models/shipped_tables.csv`. Its
-sections carry the numbers of `docs/format.md`, so that the two can be read side by side. Clarity comes before speed.
+(section 9.4), `shared_randomness.py` (section 12), `image_decoder.py` (docs/payload/image.md) and the constants in
+`src/fewbits/models/shipped_tables.csv`. Its sections carry the numbers of `docs/format.md`, so that the two can be
+read side by side. Clarity comes before speed.
 
     python independent_decoder.py FILE      prints name, dtype, shape and CRC of every tensor
 """
@@ -24,9 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 try:
-    from tests.golden import adaptive_decoder, shared_randomness
+    from tests.golden import adaptive_decoder, image_decoder, shared_randomness
 except ImportError:  # run as a program, from any folder
+    sys.modules.setdefault("independent_decoder", sys.modules[__name__])  # image_decoder imports this module, once
     import adaptive_decoder
+    import image_decoder
     import shared_randomness
 
 SHIPPED_TABLES = Path(__file__).resolve().parents[2] / "src" / "fewbits" / "models" / "shipped_tables.csv"
@@ -100,7 +103,7 @@ def unpack_bits(data: bytes) -> Array:
 
 MAGIC = b"\x89FWB"
 SECTION_CAP = 1 << 26
-VERSIONS = {"lossless": 1, "ecsq": 1, "epr": 2, "miracle": 1}
+VERSIONS = {"lossless": 1, "ecsq": 1, "epr": 2, "miracle": 1, "image": 1}
 
 
 class File(NamedTuple):
@@ -109,6 +112,7 @@ class File(NamedTuple):
     parts: list[Part]
     payloads: list[bytes]
     seed: int
+    metadata: dict[str, str]
 
 
 def read_file(data: bytes, module_tensors: Sequence[tuple[Any, ...]] | None) -> File:
@@ -131,7 +135,7 @@ def read_file(data: bytes, module_tensors: Sequence[tuple[Any, ...]] | None) -> 
 
     if flags & 2:
         header = inflate(header, raw_size)
-    tensors, methods, seed = parse_header(header)
+    tensors, methods, seed, metadata = parse_header(header)
     total = sum(t.elements * t.reals * t.width // 8 for t in tensors if t.target is None)
     require(total <= SIZE_LIMIT, f"the tensors have {total} bytes, above the limit", "TooLarge")
     ic = Cursor(index, "the index")
@@ -140,7 +144,7 @@ def read_file(data: bytes, module_tensors: Sequence[tuple[Any, ...]] | None) -> 
     c.finish()
     for part, payload in zip(parts, payloads, strict=True):
         require(zlib.crc32(payload) == part.check, "the checksum of a payload fails")
-    return File(tensors, methods, parts, payloads, seed)
+    return File(tensors, methods, parts, payloads, seed, metadata)
 
 
 def size_field(c: Cursor) -> int:
@@ -238,7 +242,7 @@ def is_map(value: Any) -> bool:
     return type(value) is dict and all(type(key) is str for key in value)
 
 
-def parse_header(raw: bytes) -> tuple[list[Tensor], list[tuple[str, int]], int]:
+def parse_header(raw: bytes) -> tuple[list[Tensor], list[tuple[str, int]], int, dict[str, str]]:
     header: Any
     try:
         header = cbor2.loads(raw)
@@ -274,7 +278,7 @@ def parse_header(raw: bytes) -> tuple[list[Tensor], list[tuple[str, int]], int]:
         require(good, f"the loss entry of {tensor.name} is malformed")
     good = metadata is None or (is_map(metadata) and all(type(v) is str for v in metadata.values()))
     require(good, "the metadata is not a map of text to text")
-    return tensors, [(name, version) for name, version, _ in methods], seed
+    return tensors, [(name, version) for name, version, _ in methods], seed, metadata or {}
 
 
 def count_items(value: Any, depth: int = 0) -> int:
@@ -404,7 +408,7 @@ def claim(tensors: list[Tensor], parts: list[Part], num_methods: int) -> list[li
 
 # ---- 5 The bare profile ------------------------------------------------------------------------------------
 
-BARE_CODES = {1: "lossless", 2: "ecsq", 3: "epr", 4: "miracle"}
+BARE_CODES = {1: "lossless", 2: "ecsq", 3: "epr", 4: "miracle", 5: "image"}
 
 
 def read_bare(c: Cursor, module_tensors: Sequence[tuple[Any, ...]] | None) -> File:
@@ -423,7 +427,8 @@ def read_bare(c: Cursor, module_tensors: Sequence[tuple[Any, ...]] | None) -> Fi
     tensors = tensors_of_module(module_tensors or ())
     require(fingerprint_of(tensors) == fingerprint, "the file belongs to another module", "InvalidArgument")
     # Aliases of a bare file are its module's ties, which have no part: positions count first names only.
-    return File(tensors, [(BARE_CODES[code], version) for code, version in methods], parts, payloads, seed)
+    named = [(BARE_CODES[code], version) for code, version in methods]
+    return File(tensors, named, parts, payloads, seed, {})
 
 
 def tensors_of_module(module_tensors: Sequence[tuple[Any, ...]]) -> list[Tensor]:
@@ -514,6 +519,7 @@ class Model(NamedTuple):
 
 SEVERAL_CLASSES = 195
 MOST_CLASSES = 4096
+MOST_MODELS = 1 << 16  # of a body with chunks: section 10
 
 
 def read_model(c: Cursor, *, inner: bool = False) -> Model:
@@ -569,6 +575,8 @@ def decode_body(c: Cursor, arrays: list[CodedArray]) -> None:
     budget = 45_440 * (len(c.data) - c.position + 64)  # of symbols: section 10
     layout = c.u8()
     require(layout <= 1, f"body layout {layout} does not exist")
+    models = sum(len(array.models) for array in arrays)
+    require(layout == 0 or models <= MOST_MODELS, f"the chunks of a body have {models} integer models")
     lane_size, lane_escape_size = c.uint(), c.uint()
     heads = [(c.uint(), c.uint(), c.uint()) for _ in range(c.uint() if layout == 1 else 0)]
     lane = Lane(c.take(lane_size), c.take(lane_escape_size))
@@ -764,6 +772,9 @@ def decode_part(method: str, tensors: list[Tensor], pieces: list[Piece], payload
         return decode_epr(c, shaped)
     if method == "miracle":
         return decode_miracle(c, shaped, seed)
+    if method == "image":
+        require(len(pieces) == 1, "a part of images holds several tensors")
+        return [image_decoder.decode_image(c, tensors[pieces[0].position], pieces[0], seed).ravel()]
     read = {"lossless": read_lossless, "ecsq": read_ecsq}[method]
     described = [read(c, tensors[p.position], *array_rows(tensors[p.position], p)) for p in pieces]
     decode_body(c, [array for arrays, _ in described for array in arrays])

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import fewbits
+from fewbits import images
 from fewbits.registry import method_class
 from fewbits.sources import entries_of
 from tests.golden.cases import IDS, Case, cases_of
 from tests.golden.files import FOLDER, described, digest, module_list
 from tests.golden.independent_decoder import decode_file
+from tests.golden.photos import CODECS
 
 
 def write(id: str, name: str, case: Case) -> Path | None:
@@ -48,6 +50,8 @@ def write(id: str, name: str, case: Case) -> Path | None:
 
 def main(arguments: Sequence[str]) -> int:
     """Write what is missing, of the methods named or of all."""
+    for path in CODECS.glob("*.fewbits"):
+        images.open_codec(path)
     for id in arguments or IDS:
         for name, make in cases_of(id).items():
             path = write(id, name, make())

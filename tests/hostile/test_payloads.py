@@ -21,6 +21,7 @@ from fewbits.errors import Corrupt, FewbitsError, InvalidArgument
 from fewbits.registry import METHODS, method_class
 from fewbits.tensors import LOSSY_DTYPES
 from tests.golden.files import golden_paths
+from tests.golden.photos import digest_of
 from tests.hostile.samples import payloads, repaired, small_file
 
 MEMORY = 200_000_000  # bytes
@@ -41,7 +42,9 @@ def decode_or_refuse(chunk: Chunk) -> bool:
         tensor = tensors[spec.name]
         assert (str(tensor.dtype), tuple(tensor.shape)) == (f"torch.{spec.dtype}", spec.shape)
         if chunk.method != "lossless":
-            assert tensor.isfinite().all()
+            # What a tile does not hold, nobody has written: it is anything.
+            start, stop = chunk.span or (0, spec.num_elements)
+            assert tensor.view(-1)[start:stop].isfinite().all()
     return False
 
 
@@ -92,8 +95,9 @@ def test_every_flipped_payload_bit_with_its_checksum_repaired_is_refused_or_well
 @pytest.mark.parametrize(
     ("id", "case"),
     [
-        *itertools.product(METHODS, ["low-entropy", "network", "dtypes"]),
-        *((id, "models") for id in METHODS if id != "miracle"),
+        *itertools.product((id for id in METHODS if id != "image"), ["low-entropy", "network", "dtypes"]),
+        *((id, "models") for id in METHODS if id not in ("miracle", "image")),
+        *(("image", case) for case in ("hyperprior-soft", "factorized-universal", "factorized-straight", "tiles")),
         *(("miracle", case) for case in ("payloads", "own", "lattice", "sharing", "coded", "coded-few")),
         ("lossless", "sparse"),
         ("lossless", "masks"),
@@ -138,6 +142,7 @@ def front(id: str, models: bytes) -> bytes:
         + write_uint(1 << 20)
         + bytes(2)
         + (models if models[:1] == SHIPPED else b"A" + models),
+        "image": bytes.fromhex(digest_of("hyperprior-soft")) + b"\0" + write_uint(len(models)) + models,
     }[id]
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from fewbits.chunk import Chunk
 from fewbits.method import Method, MethodConfig, Source
 from fewbits.registry import METHODS, method_class
+from fewbits.tensors import LOSSY_DTYPES, dtype_name
 from tests.laws.sources import TILE
 
 IDS = tuple(METHODS)
@@ -23,13 +24,16 @@ class LawInputs:
 
     configs: settings to run every law with, the default first. sources: what to encode, by name; `network` and `tiled`
     among them. rate_weights: from a fine to a coarse one. without_core: settings where the default ones would take
-    minutes without the compiled core.
+    minutes without the compiled core. used: settings in place of the default ones, where these code nothing. is_lossy:
+    whether a tensor may come back changed, by its dtype unless said.
     """
 
     configs: tuple[MethodConfig, ...]
     sources: Mapping[str, Callable[[], Mapping[str, Tensor]]]
     rate_weights: tuple[float, ...]
     without_core: MethodConfig | None = None
+    used: MethodConfig | None = None
+    is_lossy: Callable[[Tensor], bool] = lambda tensor: dtype_name(tensor.dtype) in LOSSY_DTYPES
 
 
 def inputs_of(id: str) -> LawInputs:
@@ -39,7 +43,7 @@ def inputs_of(id: str) -> LawInputs:
 
 def method_of(id: str, config: MethodConfig | None = None) -> Method:
     """Build a method, by default with its default settings."""
-    return method_class(id)(config)
+    return method_class(id)(config or inputs_of(id).used)
 
 
 def chunks_of(method: Method, tensors: Mapping[str, Tensor], rate_weight: float) -> list[Chunk]:

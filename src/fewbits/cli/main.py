@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from fewbits.cli.image import app as image_app
 from fewbits.cli.terminal import progress_bar, write, write_json, write_table
 from fewbits.errors import Corrupt, FewbitsError, Incompatible, InvalidArgument, TooLarge, Truncated
 
@@ -168,6 +169,9 @@ def demo(
     else:
         write_table(facts(result), COLUMNS, rows(result), right=RIGHT)
         typer.echo(f"\nThe picture: {out}")
+
+
+app.add_typer(image_app, name="image")
 
 
 def sentence_and_code(error: BaseException) -> tuple[str, int]:

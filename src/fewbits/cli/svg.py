@@ -5,12 +5,15 @@ mark carries a <title>, which browsers show as a tooltip and screen readers read
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import NamedTuple
 
 WIDTH = 860
 CHARACTER = 7.2  # px, mean width of a character at the page's chart font of 13 px
+
+
+Tick = Callable[[float], str]  # what a value on an axis is called
 
 
 class Mark(NamedTuple):
@@ -119,16 +122,21 @@ class Frame(NamedTuple):
         return self.bottom - (value - low) / (high - low) * (self.bottom - self.top)
 
 
-def _axes(frame: Frame, x_name: str, y_name: str) -> list[str]:
+def percent_text(value: float) -> str:
+    """Return a percentage for an axis."""
+    return f"{value:g}%"
+
+
+def _axes(frame: Frame, x_name: str, y_name: str, x_text: Tick, y_text: Tick) -> list[str]:
     parts = [text(frame.left - 50, frame.top - 14, y_name, class_="axis")]
     for tick in linear_ticks(*frame.y_range):
         y = frame.y(tick)
         parts.append(element("line", x1=frame.left, x2=frame.right, y1=y, y2=y, class_="grid"))
-        parts.append(text(frame.left - 10, y + 4.5, f"{tick:g}%", anchor="end"))
+        parts.append(text(frame.left - 10, y + 4.5, y_text(tick), anchor="end"))
     for tick in logarithmic_ticks(*frame.x_range):
         x = frame.x(tick)
         parts.append(element("line", x1=x, x2=x, y1=frame.top, y2=frame.bottom, class_="grid"))
-        parts.append(text(x, frame.bottom + 20, byte_text(tick), anchor="middle"))
+        parts.append(text(x, frame.bottom + 20, x_text(tick), anchor="middle"))
     parts.append(text((frame.left + frame.right) / 2, frame.bottom + 44, x_name, anchor="middle", class_="axis"))
     return parts
 
@@ -151,10 +159,12 @@ def point_chart(
     y_name: str,
     reference: tuple[float, str] | None = None,
     height: float = 430,
+    x_text: Tick = byte_text,
+    y_text: Tick = percent_text,
 ) -> str:
-    """Draw series of (bytes, percent) marks: bytes on a logarithmic axis, percent on a linear one.
+    """Draw series of marks, by default (bytes, percent): x on a logarithmic axis, y on a linear one.
 
-    reference: a value of y and its name, drawn as a dashed line across.
+    reference: a value of y and its name, drawn as a dashed line across. x_text, y_text: what ticks say.
     """
     xs = [mark.x for one in series for mark in one.marks]
     ys = [mark.y for one in series for mark in one.marks] + ([reference[0]] if reference else [])
@@ -167,7 +177,7 @@ def point_chart(
         x_range=(min(xs) / 1.5, max(xs) * 1.25),
         y_range=(min(ys) - 0.08 * span, max(ys) + 0.12 * span),
     )
-    parts = _axes(frame, x_name, y_name) + _legend(frame, series)
+    parts = _axes(frame, x_name, y_name, x_text, y_text) + _legend(frame, series)
     if reference:
         y = frame.y(reference[0])
         parts.append(element("line", x1=frame.left, x2=frame.right, y1=y, y2=y, class_="reference"))
