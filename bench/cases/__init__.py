@@ -22,6 +22,8 @@ NAMES = (
     "channel",
     "miracle",
     "resnet20_samples",
+    "universal",
+    "images",
 )
 
 

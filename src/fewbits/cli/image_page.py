@@ -34,7 +34,7 @@ def rows(measured: Sequence[Measured]) -> list[tuple[str, ...]]:
 def facts(measured: Sequence[Measured]) -> list[tuple[str, str]]:
     """Return what was compared, and BD-rates, as (what, how much) pairs."""
     images = len({each.image for each in measured})
-    estimates = [abs(each.estimated) for each in measured if each.codec == OURS]
+    estimates = [abs(each.estimated / each.payload_bits - 1) for each in measured if each.codec == OURS]
     found = [
         ("images", f"{images:,}; means over them, sizes of whole files"),
         ("estimate", f"payloads are within {max(estimates):.2%} of what the codec's tables say"),

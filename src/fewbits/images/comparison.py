@@ -30,7 +30,7 @@ PEERS: dict[str, tuple[dict[str, object], tuple[int, ...]]] = {
 class Measured(NamedTuple):
     """One image at one setting. bits_per_pixel of the whole file; psnr in dB; ms_ssim, NaN where a side is below 176.
 
-    estimated: payload bits by the codec's tables over those written, less 1; NaN for others. Times in seconds.
+    payload_bits: without the container's; estimated: those that the codec's tables say; NaN for others. Times in s.
     """
 
     image: str
@@ -39,6 +39,7 @@ class Measured(NamedTuple):
     bits_per_pixel: float
     psnr: float
     ms_ssim: float
+    payload_bits: float
     estimated: float
     encode_seconds: float
     decode_seconds: float
@@ -56,14 +57,17 @@ class Point(NamedTuple):
     decode_seconds: float
 
 
-def compare(images: Sequence[tuple[str, Tensor]], codec: FrozenCodec, *, seed: int = 0) -> Iterator[Measured]:
+def compare(
+    images: Sequence[tuple[str, Tensor]], codec: FrozenCodec, *, peers: Sequence[str] | None = None, seed: int = 0
+) -> Iterator[Measured]:
     """Yield what each image costs and loses at each setting of each codec.
 
     Args:
         images: names, and images (H, W, 3) uint8.
         codec: of ours.
+        peers: which of PEERS, by default all that this Pillow has.
     """
-    known = set(pillow().registered_extensions().values())
+    known = set(pillow().registered_extensions().values()) & set(PEERS if peers is None else peers)
     for name, image in images:
         for quality in range(len(codec.config.trades)):
             yield _ours(name, image, codec, quality, seed)
@@ -122,8 +126,8 @@ def _ours(name: str, image: Tensor, codec: FrozenCodec, quality: int, seed: int)
         middle = time.perf_counter()
         decoded = load(path)
         end = time.perf_counter()
-    estimated = coded.estimated_bits / coded.actual_bits - 1
-    return _measured(name, OURS, quality, image, decoded, coded.size, estimated, middle - start, end - middle)
+    found = _measured(name, OURS, quality, image, decoded, coded.size, middle - start, end - middle)
+    return found._replace(payload_bits=coded.actual_bits, estimated=coded.estimated_bits)
 
 
 def _peer(name: str, image: Tensor, kind: str, setting: int, options: dict[str, object]) -> Measured:
@@ -135,7 +139,7 @@ def _peer(name: str, image: Tensor, kind: str, setting: int, options: dict[str, 
     end = time.perf_counter()
     size = len(buffer.getvalue())
     found = torch.from_numpy(decoded)
-    return _measured(name, kind, setting, image, found, size, math.nan, middle - start, end - middle)
+    return _measured(name, kind, setting, image, found, size, middle - start, end - middle)
 
 
 def _measured(
@@ -145,7 +149,6 @@ def _measured(
     image: Tensor,
     decoded: Tensor,
     size: int,
-    estimated: float,
     encode_seconds: float,
     decode_seconds: float,
 ) -> Measured:
@@ -153,7 +156,15 @@ def _measured(
         similarity = ms_ssim(image, decoded)
     except InvalidArgument:
         similarity = math.nan
-    rate = 8 * size / (image.shape[0] * image.shape[1])
     return Measured(
-        name, codec, setting, rate, psnr(image, decoded), similarity, estimated, encode_seconds, decode_seconds
+        image=name,
+        codec=codec,
+        setting=setting,
+        bits_per_pixel=8 * size / (image.shape[0] * image.shape[1]),
+        psnr=psnr(image, decoded),
+        ms_ssim=similarity,
+        payload_bits=math.nan,
+        estimated=math.nan,
+        encode_seconds=encode_seconds,
+        decode_seconds=decode_seconds,
     )
