@@ -166,6 +166,54 @@ def curve_chart(series: Sequence[Series], *, label: str, y_name: str, logarithmi
     return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{CURVE_STYLE}</style>{rest}\n'
 
 
+IMAGE_STYLE = CURVE_STYLE.replace(".curve", ".line")
+# By picture, what it calls each curve, and how the names of its rows begin.
+IMAGE_CURVES = {
+    "images_kodak": {
+        "fewbits, trained here": "fewbits soft quality ",
+        "JPEG": "JPEG ",
+        "WebP": "WEBP ",
+        "AVIF": "AVIF ",
+    },
+    "images_roundings": {
+        "soft": "fewbits soft quality ",
+        "noise": "fewbits noise quality ",
+        "straight-through": "fewbits straight_through quality ",
+        "universal": "fewbits universal quality ",
+    },
+}
+MOST_BITS_A_PIXEL = 1.5  # drawn; a codec of ours ends before
+
+
+def image_picture(name: str) -> str:
+    """Return the curves of PSNR over bits a pixel, means over Kodak images 1 to 16, an SVG document."""
+    rows, series = last_rows("images"), list[Series]()
+    for number, (curve, start) in enumerate(IMAGE_CURVES[name].items()):
+        found = [row["measured"] for key, row in rows.items() if key.startswith(start)]
+        found = [each for each in found if each["bits_per_pixel"] < MOST_BITS_A_PIXEL]
+        marks = [
+            Mark(
+                each["bits_per_pixel"],
+                each["psnr"],
+                "",
+                f"{curve}: {each['bits_per_pixel']:.3f}, {each['psnr']:.2f} dB",
+            )
+            for each in sorted(found, key=lambda each: each["bits_per_pixel"])
+        ]
+        if marks:
+            series.append(Series(curve, marks, number, SHAPES[number]))
+    chart = point_chart(
+        series,
+        label="PSNR against bits a pixel, means over Kodak images 1 to 16",
+        x_name="bits a pixel, of the whole file (Kodak images 1 to 16)",
+        y_name="PSNR, dB",
+        x_text=lambda value: f"{value:g}",
+        y_text=lambda value: f"{value:g}",
+    )
+    head, rest = chart.split(">", 1)
+    return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{IMAGE_STYLE}</style>{rest}\n'
+
+
 def main() -> None:
     """Write every picture."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "pictures"
@@ -186,6 +234,8 @@ def main() -> None:
         logarithmic=True,
     )
     (folder / "channel_candidates.svg").write_text(candidates, encoding="utf8")
+    for name in IMAGE_CURVES:
+        (folder / f"{name}.svg").write_text(image_picture(name), encoding="utf8")
 
 
 if __name__ == "__main__":

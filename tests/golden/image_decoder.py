@@ -126,7 +126,8 @@ def read_json(text: str) -> dict[str, Any]:
         raise base.DecodeError("Corrupt", "the metadata of a codec is not JSON") from error
     base.require(type(about) is dict and about.keys() >= CODEC_KEYS, "the metadata of a codec lacks a key")
     good = about["entropy_model"] in ("hyperprior", "factorized") and about["rounding"] in DITHERED + PLAIN
-    good = good and type(about["trades"]) is list and len(about["trades"]) >= 1 and type(about["widths"]) is list
+    good = good and type(about["trades"]) is list and 1 <= len(about["trades"]) <= 256
+    good = good and type(about["widths"]) is list and len(about["widths"]) <= 6
     base.require(good, "the metadata of a codec is malformed")
     numbers = [about["latents"], *about["widths"]]
     if about["entropy_model"] == "hyperprior":
@@ -134,7 +135,9 @@ def read_json(text: str) -> dict[str, Any]:
     if about["rounding"] in DITHERED:
         numbers.append(about.get("level_bits"))
         base.require(numbers[-1] in range(1, 9), "the dither of a codec has no 2 to 256 levels")
-    base.require(all(type(n) is int and n >= 1 for n in numbers), "a number in the metadata of a codec is malformed")
+    base.require(
+        all(type(n) is int and 1 <= n <= 4096 for n in numbers), "a number in the metadata of a codec is malformed"
+    )
     return about
 
 

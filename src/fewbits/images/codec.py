@@ -28,6 +28,7 @@ from fewbits.quantize.universal import MOST_LEVEL_BITS
 ENTROPY_MODELS = ("factorized", "hyperprior")
 PIXELS = 64.0  # WIRE: grey levels a unit of the networks' input and output, which is 0 at 128
 SCALE_STEPS, SCALE_MIDDLE = 8.0, 16.0  # WIRE: numbers of scales a unit of the hyper-synthesis, and at 0
+_MOST_CHANNELS, _MOST_LAYERS, _MOST_QUALITIES = 4096, 6, 256
 _MIDDLE_TRADE = 0.013  # where latents start with a gain of 1.5
 
 
@@ -75,6 +76,10 @@ class CodecConfig(MethodConfig):
             counts = value if name == "widths" else [value]
             if any(isinstance(count, bool) or not isinstance(count, int) or count < 1 for count in counts):
                 raise InvalidArgument(f"CodecConfig.{name} must be whole numbers of at least 1, not {value!r}.")
+            if any(count > _MOST_CHANNELS for count in counts):
+                raise InvalidArgument(f"CodecConfig.{name} must be at most {_MOST_CHANNELS}, not {value!r}.")
+        if len(self.widths) > _MOST_LAYERS or len(trades) > _MOST_QUALITIES:
+            raise InvalidArgument(f"a codec has at most {_MOST_LAYERS} widths and {_MOST_QUALITIES} trades.")
         if self.level_bits > MOST_LEVEL_BITS:
             raise InvalidArgument(f"CodecConfig.level_bits is at most {MOST_LEVEL_BITS}, not {self.level_bits}.")
         if not 1 <= self.sharpness < math.inf:

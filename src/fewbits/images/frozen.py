@@ -92,7 +92,8 @@ class FrozenCodec:
             Corrupt: tensors are missing, or are not those of the settings.
         """
         self.config, self.digest = config, digest
-        codec = Codec(config)
+        with torch.device("meta"):  # shapes are compared before any memory is taken
+            codec = Codec(config)
         networks = {name: getattr(codec, name) for name in _NETWORKS if hasattr(codec, name)}
         for name, network in networks.items():
             _fill(
@@ -268,6 +269,6 @@ def _fill(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     if any(value.dtype != torch.float32 for value in tensors.values()):
         raise Corrupt(said)
     try:
-        network.load_state_dict(tensors)
+        network.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
         raise Corrupt(said) from error

@@ -1,5 +1,6 @@
 """Images as arrays, by Pillow (the extra `images`)."""
 
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,6 @@ from torch import Tensor
 from fewbits.errors import Corrupt, InvalidArgument
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
-MOST_SIDE = 1 << 24  # of an image: more has no place in a part
 
 
 class Picture(NamedTuple):
@@ -29,7 +29,7 @@ class Picture(NamedTuple):
             InvalidArgument: it is of another dtype or shape, or without pixels.
         """
         if array.dtype != torch.uint8:
-            also = ", or has values that are not finite" if array.is_floating_point() else ""
+            also = ", and not all its values are finite" if not bool(array.isfinite().all()) else ""
             raise InvalidArgument(
                 f"an image is 8 bit, uint8; this one is {str(array.dtype).removeprefix('torch.')}{also}."
             )
@@ -84,8 +84,6 @@ def image_bytes(picture: Picture, suffix: str) -> bytes:
     Raises:
         InvalidArgument: Pillow writes no such kind, or not of such images.
     """
-    import io
-
     array = picture.array.numpy()
     image = pillow().fromarray(array[..., 0] if array.shape[2] == 1 else array)
     kinds = pillow().registered_extensions()

@@ -1,5 +1,6 @@
 """Training a codec on images: crops, a schedule, checkpoints that a run resumes from."""
 
+import io
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -155,8 +156,6 @@ class _Run:
         self.done += 1
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        import io
-
         buffer = io.BytesIO()
         state = {
             "config": self.codec.config.to_json(),

@@ -135,7 +135,7 @@ BAD: dict[str, tuple[Tensor, str]] = {
     "no columns": (torch.zeros(5, 0, 3, dtype=torch.uint8), "at least one pixel"),
     "16 bit": (torch.zeros(5, 5, 3, dtype=torch.int16), "8 bit"),
     "float": (torch.zeros(5, 5, 3), "8 bit"),
-    "NaN": (torch.full((5, 5, 3), math.nan), "not finite"),
+    "NaN": (torch.full((5, 5, 3), math.nan), "not all its values are finite"),
     "five channels": (torch.zeros(5, 5, 5, dtype=torch.uint8), "1 to 4 channels"),
     "a batch": (torch.zeros(1, 5, 5, 3, dtype=torch.uint8), "1 to 4 channels"),
     "rows too long": (torch.zeros(1, (1 << 20) + 1, 1, dtype=torch.uint8), "too wide"),

@@ -102,6 +102,8 @@ def test_a_loss_that_is_no_number_stops_the_run() -> None:
         {"trades": (float("nan"),)},
         {"widths": (0,)},
         {"latents": 0},
+        {"latents": 5000},
+        {"widths": (8,) * 7},
         {"family": "cauchy"},
         {"level_bits": 9},
         {"sharpness": 0.5},
