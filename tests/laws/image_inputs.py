@@ -61,7 +61,7 @@ INPUTS = LawInputs(
         "every dtype": sources.every_dtype,
         "edges": edges,
         "views": views,
-        "large": lambda: {"photo": photo(300, 500, 7)},
+        "large": lambda: {"photo": photo(130, 200, 7)},
         "tiled": tiled,
     },
     rate_weights=(0.0,),

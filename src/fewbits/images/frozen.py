@@ -219,7 +219,7 @@ class FrozenCodec:
 
     def _received(self, data: bytes, quality: int, place: "_Place", gains: "_Gains") -> Tensor:
         found = torch.from_numpy(self._coder.decode(data, place.numbers.numpy()))
-        if bool((found.abs() > _MOST_INDEX).any()):
+        if bool(((found < -_MOST_INDEX) | (found > _MOST_INDEX)).any()):  # -2^63 has no magnitude
             raise Corrupt("an image has a latent beyond all bounds.")
         return self._unscaled(found, quality, place, gains)
 
