@@ -47,10 +47,11 @@ def rows(options: Options) -> Iterator[Row]:
             gaps = [_gap(codec, kodak, ours, quality) for quality in range(len(codec.frozen.config.trades))]
             settings = {"recipe": name, "steps": codec.said["steps"], "seed": options.seed}
             for point, gap in zip(points_of(ours), gaps, strict=True):
-                asked = (Figure("rate_gap", "<=", TRAIN_IS_USE), Figure("error_gap", "<=", TRAIN_IS_USE))
+                bounds = [("<=", TRAIN_IS_USE), (">=", -TRAIN_IS_USE)]
+                asked = tuple(Figure(f"{what}_gap", *bound) for what in ("rate", "error") for bound in bounds)
                 yield Row(
                     f"fewbits {name} quality {point.setting}",
-                    _of_point(point) | {key: abs(value) for key, value in gap.items()},
+                    _of_point(point) | gap,
                     asked if name in DITHERED else (),
                     settings,
                 )
@@ -119,6 +120,7 @@ def _gap(codec: Codec, kodak: dict[str, Any], ours: Any, quality: int) -> dict[s
         sums["error"] += float((shown - pixels).square().mean()) * count
         sums["file_error"] += 255**2 / 10 ** (files[name].psnr / 10) * count
     return {
+        "training_bits_per_pixel": sums["bits"] / sum(image.shape[0] * image.shape[1] for image in kodak.values()),
         "rate_gap": sums["file_bits"] / sums["bits"] - 1,
         "error_gap": sums["file_error"] / sums["error"] - 1,
     }
