@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder with patches/ in it")
     parser.add_argument("--out", type=Path, required=True, help="the codec's file; the state goes beside it")
     parser.add_argument("--steps", type=int, default=TRAINING.steps)
-    parser.add_argument("--bits", type=float, default=6.0, help="a weight of the networks in the file")
+    parser.add_argument("--bits", type=float, default=7.0, help="a weight of the networks in the file")
     options = parser.parse_args()
     torch.set_num_threads(1)
     start = time.monotonic()

@@ -28,7 +28,7 @@ CODECS = Path(__file__).parent / "codecs"
 DITHER = 2  # the purpose of the words
 DITHERED, PLAIN = ("universal", "soft"), ("noise", "straight_through")
 CODEC_KEYS = {"entropy_model", "rounding", "trades", "widths", "latents"}
-SCALES, ESCAPE = 48, 63  # tables of latents below a hyperprior, for each level; the column of an escape
+MOST_SCALES, ESCAPE = 256, 63  # the column of an escape
 LARGEST = float(1 << 20)  # magnitude of a number between layers
 MOST_MAGNITUDE, MOST_SHIFT = 1 << 15, 32
 
@@ -101,7 +101,10 @@ class Codec:
 
     def read_tables(self) -> None:
         of_channels = self.qualities * (self.hyper_latents if self.hyperprior else self.latents)
-        count = (of_channels + (SCALES if self.hyperprior else 0)) * self.levels
+        count = self.tensors["tables.low"].size if "tables.low" in self.tensors else 0
+        self.scales, rest = divmod(count - of_channels * self.levels, self.levels)
+        good = rest == 0 and (1 <= self.scales <= MOST_SCALES if self.hyperprior else self.scales == 0)
+        base.require(good, "a codec has not as many tables as it should")
         self.frequencies = self.tensor("tables.frequencies", "int16", count, ESCAPE + 1).astype(np.int64)
         self.low = self.tensor("tables.low", "int16", count).tolist()
         self.shift = self.tensor("tables.shift", "uint8", count).tolist()
@@ -259,7 +262,7 @@ def decode_image(c: base.Cursor, tensor: base.Tensor, piece: base.Piece, seed: i
         values = read_values(hyper, codec, numbers, hyper_levels, codec.hyper_gains[quality])
         mean, s = np.split(run(codec.hyper_synthesis, values), 2)
         scale = np.floor((8 * s + codec.scale_offsets[quality][:, None, None]) / 1024 + 16.5)
-        scale = np.clip(scale, 0, SCALES - 1).astype(np.int64)
+        scale = np.clip(scale, 0, codec.scales - 1).astype(np.int64)
         numbers = (codec.qualities * codec.hyper_latents + scale) * codec.levels + levels
         latents = cut(mean + read_values(c, codec, numbers, levels, codec.gains[quality]))
     else:

@@ -25,6 +25,7 @@ from fewbits.quantize.universal import dither_levels
 
 _GREY = VALUE // 64  # WIRE: what a grey level counts
 _INVERSE = 1 << 20  # WIRE: what the inverse of a gain is counted in, inverted
+_MOST_SCALES = 256  # WIRE
 _MOST_INDEX = 1 << 15  # WIRE: the greatest magnitude of a cell's number
 _GAINS = (1 << 4, 1 << 20)  # WIRE: the least and the greatest gain, counted in 2^-10
 _NETWORKS = ("analysis", "synthesis", "hyper_analysis", "hyper_synthesis")
@@ -114,9 +115,12 @@ class FrozenCodec:
             self._hyper_gains = _gains(tensors, "hyper_gains", (qualities, channels))
             self._scale_offsets = _integers(tensors, "scale_offsets", (qualities, config.latents))
         self._first_scale = qualities * channels * len(self.cells.offsets)
-        num_tables = self._first_scale + (NUM_SCALES * len(self.cells.offsets) if self.has_hyper else 0)
         stored = {key.removeprefix("tables."): value for key, value in tensors.items() if key.startswith("tables.")}
-        self._coder = IndexedCoder(TableSet.from_tensors(stored, num_tables))
+        tables = TableSet.from_tensors(stored)
+        self._num_scales, rest = divmod(len(tables.low) - self._first_scale, len(self.cells.offsets))
+        if rest or (not 1 <= self._num_scales <= _MOST_SCALES if self.has_hyper else self._num_scales):
+            raise Corrupt("a codec has not as many tables as its settings say.")
+        self._coder = IndexedCoder(tables)
 
     @property
     def step(self) -> int:
@@ -206,7 +210,7 @@ class FrozenCodec:
         offsets = self._scale_offsets[quality][:, None, None]
         numbers = torch.floor((scales * SCALE_STEPS + offsets) / VALUE + SCALE_MIDDLE + 0.5)
         levels = self._levels(seed, item, shapes.latents.numel(), shapes.hyper.numel())
-        first = self._first_scale + numbers.clamp(0, NUM_SCALES - 1).long().flatten() * len(self.cells.offsets)
+        first = self._first_scale + numbers.clamp(0, self._num_scales - 1).long().flatten() * len(self.cells.offsets)
         return means, _Place(shapes.latents, levels, first + levels)
 
     def _send(self, values: Tensor, quality: int, place: "_Place", gains: "_Gains") -> tuple[bytes, float, Tensor]:

@@ -16,7 +16,7 @@ from fewbits.report import Report
 FOLDERS = "FEWBITS_CODECS"  # environment variable: folders that codec files are looked for in
 DIGEST_SIZE = 16  # WIRE: bytes of a codec file's SHA-256 that an image holds
 _KEY = "fewbits.codec"  # of the metadata of a codec's file: its settings as JSON
-_BITS = 6.0  # a weight of a codec's networks
+_BITS = 7.0  # a weight of a codec's networks
 _known: dict[bytes, FrozenCodec] = {}
 _lock = Lock()
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from fewbits.errors import InvalidArgument
 from fewbits.models.location_scale import FAMILIES, standard_bits
 
-NUM_SCALES = 48  # WIRE: of a codec
+NUM_SCALES = 48  # of a codec that is made now; a file may have others
 LEAST_SCALE = 0.1
 PER_OCTAVE = 5
 

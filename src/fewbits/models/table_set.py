@@ -89,17 +89,18 @@ class TableSet(NamedTuple):
         return {name: torch.from_numpy(value) for name, value in self._asdict().items()}
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], num_tables: int) -> "TableSet":
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "TableSet":
         """Read what `to_tensors` gave.
 
         Raises:
-            Corrupt: it is not so many tables, or one is none.
+            Corrupt: something is missing or of another shape, or a table is none.
         """
-        shapes = {"frequencies": (num_tables, MAX_SYMBOLS), "low": (num_tables,), "shift": (num_tables,)}
+        count = len(tensors["low"]) if "low" in tensors and tensors["low"].ndim else 0
+        shapes = {"frequencies": (count, MAX_SYMBOLS), "low": (count,), "shift": (count,)}
         dtypes = {"frequencies": torch.int16, "low": torch.int16, "shift": torch.uint8}
         for name, shape in shapes.items():
             if name not in tensors or tuple(tensors[name].shape) != shape or tensors[name].dtype != dtypes[name]:
-                raise Corrupt("a codec's tables are not those of its settings.")
+                raise Corrupt("a codec has no tables, or tables that do not fit together.")
         frequencies = tensors["frequencies"].numpy()
         present = frequencies[:, :-1] > 0
         # A table has values from its first column on, none without a frequency, and two symbols or more.

@@ -69,7 +69,7 @@ def test_bytes_of_other_values_are_refused_or_give_as_many(coder: IndexedCoder) 
 
 def test_they_are_stored_and_read(coder: IndexedCoder) -> None:
     tensors = coder.tables.to_tensors()
-    again = TableSet.from_tensors(tensors, len(coder.tables.low))
+    again = TableSet.from_tensors(tensors)
     assert all(np.array_equal(one, other) for one, other in zip(again, coder.tables, strict=True))
     for changes in (
         {"low": tensors["low"].int()},
@@ -77,30 +77,30 @@ def test_they_are_stored_and_read(coder: IndexedCoder) -> None:
         {"frequencies": tensors["frequencies"][:, 1:]},
     ):
         with pytest.raises(Corrupt, match="tables"):
-            TableSet.from_tensors(tensors | changes, len(coder.tables.low))
+            TableSet.from_tensors(tensors | changes)
     del tensors["low"]
     with pytest.raises(Corrupt, match="tables"):
-        TableSet.from_tensors(tensors, len(coder.tables.low))
+        TableSet.from_tensors(tensors)
 
 
 @pytest.mark.parametrize(("column", "value"), [(0, 1), (0, -3), (63, 8192), (62, 1)])
 def test_a_row_that_is_no_table_is_corrupt(column: int, value: int) -> None:
     tables = TableSet.of_tables([(Table(-1, (2000, 4000, 2000), 192), 0)])
-    TableSet.from_tensors(tables.to_tensors(), 1)
+    TableSet.from_tensors(tables.to_tensors())
     tables.frequencies[0, column] = value
     with pytest.raises(Corrupt, match="none"):
-        TableSet.from_tensors(tables.to_tensors(), 1)
+        TableSet.from_tensors(tables.to_tensors())
 
 
 def test_tables_of_one_symbol_gaps_and_shifts_beyond_are_corrupt() -> None:
     right = TableSet.of_tables([(Table(-1, (2000, 4000, 2000), 192), 32)])
-    TableSet.from_tensors(right.to_tensors(), 1)
+    TableSet.from_tensors(right.to_tensors())
     one, gap = (right._replace(frequencies=np.zeros((1, 64), np.int16)) for _ in range(2))
     one.frequencies[0, 0] = 8192
     gap.frequencies[0, [0, 2]] = 4096
     for tables in (one, gap, right._replace(shift=np.array([33], np.uint8))):
         with pytest.raises(Corrupt, match="none"):
-            TableSet.from_tensors(tables.to_tensors(), 1)
+            TableSet.from_tensors(tables.to_tensors())
 
 
 def test_numbers_of_scales_and_scales() -> None:
