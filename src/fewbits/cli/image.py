@@ -118,7 +118,9 @@ def bench(
                 progress("images", done, len(paths))
     write_page(measured, out)
     if as_json:
-        write_json([point._asdict() for point in points_of(measured)])
+        # JSON has no NaN: what small images have no value of is null.
+        found = [point._asdict() for point in points_of(measured)]
+        write_json([{key: None if value != value else value for key, value in each.items()} for each in found])
     else:
         write_table(facts(measured), COLUMNS, rows(measured), right=RIGHT)
         typer.echo(f"\nThe picture: {out}")

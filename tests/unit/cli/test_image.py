@@ -25,7 +25,7 @@ def photos(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
     folder.mkdir()
     for seed in range(3):
-        pil.fromarray(photo(170, 180, seed).numpy()).save(folder / f"{seed}.png")
+        pil.fromarray(photo(180, 190, seed).numpy()).save(folder / f"{seed}.png")
     return folder
 
 
@@ -37,7 +37,7 @@ def test_three_commands_from_a_folder_to_a_decoded_photo(
     assert run("image", "train", photos, "-o", codec, "--steps", 3, "--checkpoint", tmp_path / "state.pt") == 0
     assert run("image", "encode", photos / "1.png", "-o", coded, "--codec", codec, "-q", 1) == 0
     assert run("image", "decode", coded, "-o", back) == 0
-    assert np.array(pil.open(back)).shape == (170, 180, 3)
+    assert np.array(pil.open(back)).shape == (180, 190, 3)
     said = capsys.readouterr().out
     assert f"{codec.stat().st_size:,} B" in said and f"{coded.stat().st_size:,} B" in said and "PSNR" in said
 
@@ -65,6 +65,10 @@ def test_bench_compares_and_draws(
     assert text.count("<svg") == 2 and "MS-SSIM" in text and "http" not in text.replace("http://www.w3.org", "")
     assert run("image", "bench", photos, "--codec", codec, "-o", page) == 0
     assert "BD-rate" in capsys.readouterr().out
+    pil.fromarray(photo(40, 50).numpy()).save(photos / "small.png")  # too small for MS-SSIM
+    assert run("image", "bench", photos, "--codec", codec, "-o", page, "--json") == 0
+    assert all(point["ms_ssim"] is None for point in json.loads(capsys.readouterr().out))
+    assert page.read_text("utf-8").count("<svg") == 1
 
 
 @pytest.mark.parametrize(
