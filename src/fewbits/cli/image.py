@@ -3,8 +3,10 @@
 Importing this imports no torch: what needs it is imported inside the commands.
 """
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +22,13 @@ MaybeCodec = Annotated[
         "--codec", "-c", help="The codec's file, where it lies neither beside the image nor in FEWBITS_CODECS."
     ),
 ]
+
+
+def finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values with None for what JSON has no number for: PSNR of equal images, MS-SSIM of small ones."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
+    }
 
 
 @app.command()
@@ -72,7 +81,7 @@ def encode(
 
     coded = images.encode(image, out, codec=codec, quality=quality, seed=seed)
     if as_json:
-        write_json(coded._asdict() | {"psnr": min(coded.psnr, 999.0)})  # JSON has no infinity
+        write_json(finite(coded._asdict()))
     else:
         bits = f"{coded.actual_bits:,} in payloads, by the tables {coded.estimated_bits:,.0f}"
         facts = [("file", str(out)), ("size", f"{coded.size:,} B, {coded.bits_per_pixel:.3f} bits a pixel")]
@@ -118,9 +127,7 @@ def bench(
                 progress("images", done, len(paths))
     write_page(measured, out)
     if as_json:
-        # JSON has no NaN: what small images have no value of is null.
-        found = [point._asdict() for point in points_of(measured)]
-        write_json([{key: None if value != value else value for key, value in each.items()} for each in found])
+        write_json([finite(point._asdict()) for point in points_of(measured)])
     else:
         write_table(facts(measured), COLUMNS, rows(measured), right=RIGHT)
         typer.echo(f"\nThe picture: {out}")

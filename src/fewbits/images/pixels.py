@@ -59,11 +59,14 @@ def read_picture(path: str | os.PathLike[str]) -> Picture:
     name = os.fspath(path)
     if not os.path.isfile(path):
         raise InvalidArgument(f"there is no file {name!r}.")
-    image_module.MAX_IMAGE_PIXELS = None  # a size is no reason to refuse: encoding goes band by band
+    # A size is no reason to refuse, as encoding goes band by band. But the limit is the process's: it is put back.
+    limit, image_module.MAX_IMAGE_PIXELS = image_module.MAX_IMAGE_PIXELS, None
     try:
         image = image_module.open(path)
     except Exception as error:
         raise InvalidArgument(f"{name!r} is no image that Pillow can read.") from error
+    finally:
+        image_module.MAX_IMAGE_PIXELS = limit
     with image:
         if image.mode.startswith(("I", "F")):
             raise InvalidArgument(f"{name!r} has more than 8 bits a channel; an image is 8 bit.")

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fewbits.coder.bits import escape_bits
 from fewbits.coder.body import LEAST_WIDE_BITS, decode_body, encode_body
 from fewbits.coder.integers import ArraySpec, CodedArray, IntegerModel, ModelSet
 from fewbits.coder.table import COST_ONE, MAX_SYMBOLS, TOTAL, Table
@@ -131,9 +132,8 @@ class IndexedCoder:
         high = (values >> costs.shift[numbers]) - costs.low[numbers]
         outside = (high < 0) | (high > costs.last[numbers])
         total = float(costs.symbols[numbers, np.where(outside, MAX_SYMBOLS - 1, high)].sum()) / COST_ONE
-        beyond = np.where(high < 0, -high, high - costs.last[numbers])[outside]
-        # An escape's distance, with its sign, takes twice its length.
-        return total + float(costs.shift[numbers].sum()) + 2 * float(np.frexp(beyond.astype(np.float64))[1].sum())
+        distances = np.where(high < 0, -1 - high, high - costs.last[numbers] - 1)[outside]
+        return total + float(costs.shift[numbers].sum()) + float(escape_bits(distances.view(np.uint64)).sum())
 
     def encode(self, values: Integers, numbers: Integers) -> bytes:
         """Return the bytes of values (N,) int64, of the tables with these numbers (N,) int64."""

@@ -96,6 +96,11 @@ def test_bad_calls_end_with_a_sentence(
     assert not list(tmp_path.iterdir())
 
 
+def test_json_has_null_for_what_is_no_finite_number() -> None:
+    values = {"codec": "JPEG", "setting": 5, "psnr": float("inf"), "ms_ssim": float("nan"), "bits_per_pixel": 0.5}
+    assert commands.finite(values) == values | {"psnr": None, "ms_ssim": None}
+
+
 def test_importing_the_commands_needs_no_torch() -> None:
     import subprocess
     import sys

@@ -191,6 +191,16 @@ def test_image_files_that_are_refused(tmp_path: Path) -> None:
         assert not (tmp_path / "x.fewbits").exists()
 
 
+def test_pillows_limit_is_put_back_and_does_not_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pil, "MAX_IMAGE_PIXELS", 100)
+    pil.fromarray(photo(40, 60).numpy()).save(tmp_path / "x.png")
+    images.encode(tmp_path / "x.png", tmp_path / "x.fewbits", codec=CODEC)
+    assert pil.MAX_IMAGE_PIXELS == 100
+    with pytest.raises(InvalidArgument):
+        images.encode(tmp_path / "x.fewbits", tmp_path / "y.fewbits", codec=CODEC)
+    assert pil.MAX_IMAGE_PIXELS == 100
+
+
 def test_decoding_to_files(tmp_path: Path) -> None:
     images.save(photo(30, 40), tmp_path / "x.fewbits", codec=CODEC)
     images.decode(tmp_path / "x.fewbits", tmp_path / "x.png")
