@@ -6,13 +6,13 @@ from torch import Tensor
 from fewbits.errors import InvalidArgument
 from fewbits.models.location_scale import FAMILIES, standard_bits
 
-NUM_SCALES = 48  # of a codec that is made now; a file may have others
-LEAST_SCALE = 0.1
+NUM_SCALES = 64  # of a codec that is made now; a file may have others
+LEAST_SCALE = 0.02
 PER_OCTAVE = 5
 
 
 def scale_of(index: Tensor) -> Tensor:
-    """Return the scale that a number stands for, 0.1 · 2^(index / 5), in steps; (...) float."""
+    """Return the scale that a number stands for, 0.02 · 2^(index / 5), in steps; (...) float."""
     return LEAST_SCALE * torch.exp2(index.clamp(0, NUM_SCALES - 1) / PER_OCTAVE)
 
 
