@@ -24,8 +24,15 @@ def folder(variable: str) -> Iterator[Path]:
         Path(named).mkdir(parents=True, exist_ok=True)
         yield Path(named)
         return
-    with tempfile.TemporaryDirectory() as scratch:
-        yield Path(scratch)
+    with scratch() as temporary:
+        yield temporary
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A temporary folder."""
+    with tempfile.TemporaryDirectory() as temporary:
+        yield Path(temporary)
 
 
 def recipe(*words: object) -> str:

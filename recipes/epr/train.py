@@ -144,7 +144,9 @@ class Run:
         if self.taught is not None:
             down, across = mnist.for_each(shifts, len(images)).unbind(1)
             taught = self.taught[down, across, chosen].float()
-        return Examples(mnist.inputs_of(images), labels, taught)
+        # Convolutions and poolings of a CPU take two thirds of the time with channels last.
+        inputs = mnist.inputs_of(images).to(memory_format=torch.channels_last)
+        return Examples(inputs, labels, taught)
 
     def task_loss(self, examples: Examples) -> Tensor:
         """Return the mean cross-entropy; a row with a teacher has part of it from the teacher's softened answers.
