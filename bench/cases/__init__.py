@@ -18,6 +18,7 @@ NAMES = (
     "small",
     "epr",
     "epr_step",
+    "epr_time",
     "epr_order",
     "channel",
     "miracle",
