@@ -15,6 +15,7 @@ METHODS: dict[str, tuple[int, str, str]] = {
     "epr": (3, "fewbits.methods.epr", "Epr"),
     "miracle": (4, "fewbits.methods.miracle", "Miracle"),
     "image": (5, "fewbits.images.method", "Image"),
+    "qswd": (6, "fewbits.methods.qswd", "Qswd"),
 }
 IDS_BY_CODE: dict[int, str] = {code: id for id, (code, _, _) in METHODS.items()}
 

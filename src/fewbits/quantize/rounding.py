@@ -12,7 +12,7 @@ Centroids: TypeAlias = tuple[int, int, int]  # of |level| 1, 2, and 3 or more, i
 
 _LN2 = math.log(2)
 # The slope of a uniform quantiser at high rate: a bit more divides step^2 / 12 by four, so it is worth ln2 / 6 step^2.
-_BIT_WORTH = _LN2 / 6
+BIT_WORTH = _LN2 / 6
 # Loss a tensor adds per unit of relative squared error, as a power of its size: 0 is the plain linearity theorem
 # (step ~ RMS N^1/2), 1 is equal step / RMS. 0.2 gives step ~ RMS N^0.4; docs/decisions/0005.
 _SENSITIVITY_EXPONENT = 0.2
@@ -66,7 +66,7 @@ def equal_slope_step(
     if energy == 0 or num_elements == 0:
         return 1.0
     alpha = num_elements**_SENSITIVITY_EXPONENT if sensitivity is None else sensitivity
-    step = math.sqrt(rate_weight / num_weights * energy / (alpha * _BIT_WORTH))
+    step = math.sqrt(rate_weight / num_weights * energy / (alpha * BIT_WORTH))
     return _short_float(step)
 
 
@@ -111,7 +111,7 @@ class Gains(NamedTuple):
         below_zero = np.arange(costs.size) + low < 0
         saved[1:] = np.where(below_zero[1:], 0, costs[1:] - costs[:-1])
         saved[:-1] += np.where(below_zero[:-1], costs[:-1] - costs[1:], 0)
-        return cls(low, saved * _BIT_WORTH)
+        return cls(low, saved * BIT_WORTH)
 
     @classmethod
     def nothing(cls) -> "Gains":

@@ -1,0 +1,194 @@
+"""Which tiling and rank a tensor's factors have: of those tried, the best by error and measured bits together."""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from fewbits.methods.qswd.clusters import clustered
+from fewbits.methods.qswd.descent import (
+    ONE,
+    Matrix,
+    Pair,
+    Problem,
+    Sparsity,
+    descend,
+    principal,
+    with_examples,
+)
+from fewbits.methods.qswd.factors import Factors
+from fewbits.methods.qswd.levels import DEAD_ZONE, quantised
+from fewbits.methods.qswd.payload import MOST_WIDENING, Coded, coded
+from fewbits.methods.qswd.tiling import Tiling
+from fewbits.models.fit import Fit
+from fewbits.quantize.rounding import BIT_WORTH
+
+SCALAR = Tiling("rows", 1)
+_MOST_LEARNED = 1 << 15  # vectors that a codebook is learned from
+_MOST_HEIGHT = 1024  # of vectors whose principal components are found
+_WORTH_A_TRY = 1.0  # a codebook whose estimated cost is above this share of the scalar one's is not learned
+_CLUSTER_HEIGHTS, _CLUSTER_RANKS = (2, 4, 8, 16), (4, 16, 64, 256, 1024)
+
+
+class Tensor2d(NamedTuple):
+    """A tensor as what is factored.
+
+    matrix: (R, n) float64, in units of the step. kernel: consecutive columns that are one kernel, 1 for none.
+    covariance: of the layer's inputs, (n, n), or None.
+    """
+
+    matrix: Matrix
+    step: float
+    kernel: int
+    covariance: Matrix | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.matrix.shape[0], self.matrix.shape[1]
+
+
+class Candidate(NamedTuple):
+    """Factors, how they are written, and what they cost: squared steps of error, and bits as these are worth."""
+
+    factors: Factors
+    coded: Coded
+    cost: float
+
+
+class Settings(NamedTuple):
+    """What of the config a choice depends on."""
+
+    family: str
+    tilings: tuple[Tiling, ...]
+    ranks: tuple[int, ...]
+    turns: int
+
+
+def chosen(tensor: Tensor2d, settings: Settings) -> Candidate | None:
+    """Return the best factors of a tensor; None where none of those tried can be written."""
+    best: Candidate | None = None
+    for factors, fit in _tried(tensor, settings):
+        if not factors.is_exact():
+            continue
+        written = coded(factors, *tensor.shape, fit)
+        cost = _error(tensor, factors) + BIT_WORTH * written.bits
+        if best is None or cost < best.cost:
+            best = Candidate(factors, written, cost)
+    return best
+
+
+def _tried(tensor: Tensor2d, settings: Settings) -> Iterator[tuple[Factors, Fit | None]]:
+    rows, columns = tensor.shape
+    if settings.family == "vq":
+        for tiling in settings.tilings or _cluster_tilings(tensor):
+            if tiling.fits(rows, columns):
+                problem = Problem.of(tiling.vectors(tensor.matrix))
+                for rank in settings.ranks or _CLUSTER_RANKS:
+                    if rank <= problem.vectors.shape[1] // 2:
+                        yield clustered(problem, tiling, rank, tensor.step), None
+        return
+    if settings.family == "svd":
+        tiling = _whole(rows, columns)
+        problem = Problem.of(tiling.vectors(tensor.matrix))
+        pair = principal(problem, tiling.height, rotated=False)
+        for rank in settings.ranks or _halvings(tiling.height):
+            if rank <= tiling.height:
+                part = Pair(pair.codebook[:, :rank], pair.coefficients[:rank])
+                yield quantised(problem, part, tiling, tensor.step, tensor.shape)
+        return
+    scalar = _problem(tensor, SCALAR)
+    alone = Pair(np.full((1, 1), ONE), scalar.vectors)
+    if not settings.tilings and not settings.ranks:
+        yield quantised(scalar, alone, SCALAR, tensor.step, tensor.shape)
+    least = _estimate(alone.coefficients, scalar.fine)
+    for tiling in settings.tilings or _tilings(tensor):
+        if not tiling.fits(rows, columns) or tiling.height > _MOST_HEIGHT:
+            continue
+        problem = _problem(tensor, tiling)
+        for rank in settings.ranks or _ranks(problem, tiling):
+            start = with_examples(problem, principal(problem, min(rank, tiling.height)), rank)
+            least_rank = start.codebook.shape[1]
+            # An entry of a codebook takes some six bits.
+            side = 6 * BIT_WORTH * start.codebook.size
+            if not settings.tilings and _estimate(start.coefficients, problem.fine) + side > _WORTH_A_TRY * least:
+                continue
+            if least_rank <= MOST_WIDENING * tiling.height:
+                yield quantised(problem, _learned(problem, start, settings), tiling, tensor.step, tensor.shape)
+
+
+def _problem(tensor: Tensor2d, tiling: Tiling) -> Problem:
+    problem = Problem.of(tiling.vectors(tensor.matrix))
+    if tensor.covariance is None or tiling.side == "columns":
+        return problem
+    return problem.weighted(tensor.covariance)
+
+
+def _learned(problem: Problem, start: Pair, settings: Settings) -> Pair:
+    """Descend; a codebook for many vectors is learned from some of them."""
+    sparsity = Sparsity(least=DEAD_ZONE)
+    stride = problem.vectors.shape[1] // _MOST_LEARNED
+    if stride < 2 or problem.covariance is not None:
+        return descend(problem, start, sparsity, turns=settings.turns)
+    some = problem._replace(vectors=np.ascontiguousarray(problem.vectors[:, ::stride]))
+    first = Pair(start.codebook, np.ascontiguousarray(start.coefficients[:, ::stride]))
+    found = descend(some, first, sparsity, turns=settings.turns)
+    first = Pair(found.codebook, np.rint(found.codebook.T @ problem.vectors / ONE))
+    return descend(problem, first, sparsity, turns=2, ramp=0, moves=False)
+
+
+def _tilings(tensor: Tensor2d) -> list[Tiling]:
+    """Those that may suit a tensor: kernels, blocks of outputs, the whole matrix."""
+    rows, columns = tensor.shape
+    found = [Tiling("columns", tensor.kernel)] if 1 < tensor.kernel < columns else []
+    found += [Tiling("rows", height) for height in (16,) if rows % height == 0 and rows > height]
+    return [*found, _whole(rows, columns)]
+
+
+def _whole(rows: int, columns: int) -> Tiling:
+    """The tiling of a low rank: a matrix is one block, the lesser side its height."""
+    return Tiling("rows", rows) if rows <= columns else Tiling("columns", columns)
+
+
+def _cluster_tilings(tensor: Tensor2d) -> list[Tiling]:
+    rows, columns = tensor.shape
+    kernels = [Tiling("columns", tensor.kernel)] if 1 < tensor.kernel < columns else []
+    return kernels + [Tiling("rows", height) for height in _CLUSTER_HEIGHTS if rows % height == 0]
+
+
+def _ranks(problem: Problem, tiling: Tiling) -> list[int]:
+    """As many as there are components above the noise of quantisation; and, of small blocks, twice as many."""
+    height, count = problem.vectors.shape
+    spread = problem.vectors @ problem.vectors.T / problem.fine**2
+    above = int((np.linalg.eigvalsh(spread) > count / 6).sum())
+    found = [max(1, above)]
+    if height <= 32 and count >= 16 * height:
+        found.append(MOST_WIDENING * height)
+    return found
+
+
+def _halvings(height: int) -> list[int]:
+    """height, and down by factors of about the root of two."""
+    return sorted({max(1, round(height * 2 ** (-i / 2))) for i in range(2 * math.ceil(math.log2(height + 1)) + 1)})
+
+
+def _estimate(coefficients: Matrix, fine: float) -> float:
+    """About what coefficients (rank, N) of orthonormal columns cost: squared steps, and a row's entropy in bits."""
+    levels = np.rint(coefficients / fine)
+    levels[np.abs(coefficients) < DEAD_ZONE * fine] = 0
+    cost = float(np.square(coefficients / fine - levels).sum())
+    for row in levels:
+        counts = np.unique(row, return_counts=True)[1].astype(np.float64)
+        cost += BIT_WORTH * float((counts * np.log2(row.size / counts)).sum())
+    return cost
+
+
+def _error(tensor: Tensor2d, factors: Factors) -> float:
+    """Squared steps of error, those of inputs by their covariance, the mean of whose diagonal counts 1."""
+    values = factors.tiling.matrix(factors.sums(), *tensor.shape) * (factors.step / tensor.step)
+    error = values - tensor.matrix
+    if tensor.covariance is None:
+        return float(np.add.accumulate(np.square(error).ravel())[-1])
+    mean = float(np.trace(tensor.covariance)) / len(tensor.covariance)
+    return float(((error @ tensor.covariance) * error).sum()) / max(mean, 1e-300)
