@@ -32,6 +32,8 @@ from fewbits.registry import method_class
 from fewbits.report import Report
 from fewbits.sources import Checkpoint, SourceLike, entries_of, read_checkpoint
 
+UNTRAINED = ("ecsq", "qswd")  # methods that need no training loop, by their ids
+
 __all__ = ["attach", "compress", "decompress", "info", "load", "open", "parse_size", "save", "verify"]
 
 
@@ -42,10 +44,11 @@ def compress(
     budget: int | str | None = None,
     bits: float | None = None,
     lossless: bool = False,
+    method: Method | str | None = None,
     workers: int | Executor | None = None,
     seed: int = 0,
     bare: bool = False,
-    statistics: Mapping[str, float] | None = None,
+    statistics: Mapping[str, float | Tensor] | None = None,
     metadata: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Report:
@@ -58,12 +61,14 @@ def compress(
         budget: bytes of the whole file at most, or text such as "8.6MB" (10^6).
         bits: payload bits a lossily coded weight at most.
         lossless: keep every bit.
+        method: how weights are made cheap: "ecsq" (else), "qswd", or a method with its own config.
         workers: threads, by default one a processor, or an executor of your own; the file does not depend on it.
             Without the compiled core they are processes, by default one; these start fresh interpreters, so that a
             script that asks for more needs its `if __name__ == "__main__"` guard.
         seed: of everything random; stored in the file.
         bare: write the bare profile: no names, shapes or records; loading needs the module.
-        statistics: by tensor name, the loss added per unit of relative squared error, where it is known.
+        statistics: by tensor name, the loss added per unit of relative squared error, where it is known; for a method
+            that takes them, the covariance of a layer's inputs (`fewbits.input_covariances`).
         metadata: text to keep in the file, beside what the source has of its own.
         progress: called with a stage and how many of how many units are done.
 
@@ -74,6 +79,7 @@ def compress(
     start = time.monotonic()
     check_environment()
     target = _one_target(budget, bits, lossless)
+    lossy = _method_of(method, lossless)
     if not isinstance(seed, int) or not 0 <= seed < 1 << 64:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidArgument(f"the seed must be a whole number from 0 to 2^64 - 1, not {seed!r}.")
     check_target(path)
@@ -85,9 +91,17 @@ def compress(
     unknown = sorted(set(statistics or {}) - set(checkpoint.tensors))
     if unknown:
         raise InvalidArgument(f"statistics are given for {unknown[0]!r}, which the source does not have.")
-    given = Source(checkpoint.stored, checkpoint.module, statistics or {})
+    matrices = sorted(name for name, value in (statistics or {}).items() if isinstance(value, Tensor))
+    if matrices and not lossy.takes_covariances:
+        raise InvalidArgument(f"a covariance is given for {matrices[0]!r}, which {lossy.id!r} has no use for.")
+    # Arrays: workers may be processes, and sending a tensor to one would move the caller's memory.
+    known = {
+        name: value.detach().cpu().double().numpy().copy() if isinstance(value, Tensor) else value
+        for name, value in (statistics or {}).items()
+    }
+    given = Source(checkpoint.stored, checkpoint.module, known)
     with executor_for(workers) as executor:
-        job = _Job(checkpoint, given, seed, bare, executor, progress)
+        job = _Job(checkpoint, given, lossy, seed, bare, executor, progress)
         if target is None:
             rate_weight, encoded = None, job.encoded(Lossless(), None)
         else:
@@ -109,6 +123,7 @@ class _Job(NamedTuple):
 
     checkpoint: Checkpoint
     source: Source
+    method: Method  # where something may be lost
     seed: int
     bare: bool
     executor: Executor | None
@@ -136,7 +151,7 @@ class _Job(NamedTuple):
 
     def within(self, target: float, *, per_weight: bool) -> Trial[_Encoded]:
         """Find the best file of at most `target` bytes or, with `per_weight`, payload bits a lossily coded weight."""
-        method = Ecsq()
+        method = self.method
         surveys = survey(method, self.source, self.executor, self.progress)
 
         def expected(rate_weight: float) -> float:
@@ -151,6 +166,23 @@ class _Job(NamedTuple):
         exact = expected(COARSEST)  # of what is kept exactly, which a rate does not count
         weights = self.source.rate_divisor
         return meet(target, lambda rate: (expected(rate) - exact) / weights, measured, "bits a weight")
+
+
+def _method_of(method: Method | str | None, lossless: bool) -> Method:
+    """The method that a call of `compress` asks for.
+
+    Raises:
+        InvalidArgument: there is no such method that takes a checkpoint as it is, or nothing may be lost.
+    """
+    if method is None:
+        return Ecsq()
+    if lossless:
+        raise InvalidArgument("lossless=True keeps every bit, whatever the method: leave method= out.")
+    if isinstance(method, Method):
+        return method
+    if method not in UNTRAINED:
+        raise InvalidArgument(f"method must be one of {', '.join(UNTRAINED)} or a method object, not {method!r}.")
+    return method_class(method)()
 
 
 def _one_target(budget: int | str | None, bits: float | None, lossless: bool) -> float | None:

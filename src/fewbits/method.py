@@ -21,7 +21,8 @@ class Source:
     """What is to be coded, and what is known about it.
 
     Tensors are the caller's: never modified. `statistics` may hold, by tensor name, a sensitivity
-    (float): the increase of the loss per unit of relative squared error of that tensor.
+    (float): the increase of the loss per unit of relative squared error of that tensor; or the covariance of its
+    layer's inputs, an array (n, n) float64, n the elements of a row.
     """
 
     tensors: Mapping[str, Tensor]
@@ -80,6 +81,7 @@ class Method(ABC):
     code: ClassVar[int]  # WIRE: the id in bare files, never reused
     payload_version: ClassVar[int]  # WIRE: a change needs a new golden file
     config_type: ClassVar[type[MethodConfig]]
+    takes_covariances: ClassVar[bool] = False  # whether a statistic may be the covariance of a layer's inputs
     config: MethodConfig
 
     @abstractmethod

@@ -85,6 +85,9 @@ def compress(
     ] = None,
     bits: Annotated[float | None, typer.Option(help="Payload bits per lossily coded weight.")] = None,
     lossless: Annotated[bool, typer.Option("--lossless", help="Keep every bit.")] = False,
+    method: Annotated[
+        str | None, typer.Option(help="How weights are made cheap: ecsq (else), or qswd, sparse quantised factors.")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Threads, by default one a processor; the file does not depend on it.")
     ] = None,
@@ -104,6 +107,7 @@ def compress(
             budget=budget,
             bits=bits,
             lossless=lossless,
+            method=method,
             workers=workers,
             seed=seed,
             bare=bare,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fewbits.chunk import Chunk, Loss, TensorSpec
@@ -24,7 +25,7 @@ from fewbits.methods.qswd.factors import Factors
 from fewbits.methods.qswd.payload import VERSION, matrix_shape, read, write
 from fewbits.methods.qswd.tiling import SIDES, Tiling
 from fewbits.payload import check_version
-from fewbits.plan import group_small
+from fewbits.plan import group_small, tiles
 from fewbits.quantize.elements import write_values
 from fewbits.quantize.rounding import equal_slope_step, ordered_sum
 from fewbits.quantize.weights import Weights
@@ -78,9 +79,12 @@ def _is_count(value: object) -> bool:
 
 
 class _Found(NamedTuple):
+    """A tensor's factors, or those of its tiles."""
+
     spec: TensorSpec
-    candidate: Candidate
-    loss: Loss
+    spans: list[tuple[int, int]]
+    candidates: list[Candidate]
+    losses: list[Loss]
 
 
 class Qswd(Method):
@@ -90,6 +94,7 @@ class Qswd(Method):
     code = 6
     payload_version = VERSION
     config_type = QswdConfig
+    takes_covariances = True
 
     def __init__(self, config: QswdConfig | None = None) -> None:
         """Build the method; the default settings choose for each tensor."""
@@ -125,12 +130,13 @@ class Qswd(Method):
                 continue
             rest[spec.name] = source.tensors[spec.name]
             notes[spec.name] = note
-        if found:
-            payload = write([one.candidate.coded for one in found])
-            losses = tuple(one.loss for one in found)
-            specs = tuple(one.spec for one in found)
-            config = self.config.to_json()
-            yield Chunk(self.id, self.payload_version, config, seed, specs, payload, losses=losses)
+        if len(found) == 1 and len(found[0].spans) > 1:
+            one = found[0]
+            for span, candidate, loss in zip(one.spans, one.candidates, one.losses, strict=True):
+                yield self._chunk([one.spec], [candidate], [loss], seed, span)
+        elif found:
+            candidates, losses = [one.candidates[0] for one in found], [one.losses[0] for one in found]
+            yield self._chunk([one.spec for one in found], candidates, losses, seed)
         if rest:
             left = Source(rest, None, _plain(source).statistics, source.rate_divisor)
             for chunk in self._rest.encode(left, rate_weight=rate_weight, seed=seed):
@@ -139,6 +145,19 @@ class Qswd(Method):
                     for spec, loss in zip(chunk.tensors, chunk.losses, strict=True)
                 )
                 yield chunk._replace(losses=losses)
+
+    def _chunk(
+        self,
+        specs: Sequence[TensorSpec],
+        candidates: Sequence[Candidate],
+        losses: Sequence[Loss],
+        seed: int,
+        span: tuple[int, int] | None = None,
+    ) -> Chunk:
+        payload, config = write([each.coded for each in candidates]), self.config.to_json()
+        return Chunk(
+            self.id, self.payload_version, config, seed, tuple(specs), payload, span=span, losses=tuple(losses)
+        )
 
     def _factored(self, spec: TensorSpec, source: Source, rate_weight: float) -> tuple[_Found | None, str]:
         """A tensor's factors; None, and why, if it is not factored."""
@@ -160,16 +179,22 @@ class Qswd(Method):
         matrix = values.reshape(rows, columns) / step
         if np.abs(matrix).max() >= 1 << 20:
             return None, "coded by ecsq: at this rate factors have no gain"
-        kernel = math.prod(spec.shape[2:])
-        candidate = chosen(Tensor2d(matrix, step, kernel, covariance), self._settings)
-        if candidate is None:
-            return None, "coded by ecsq: it cannot be cut into such vectors"
-        decoded = rounded_to(candidate.factors.values(rows, columns).ravel(), spec.dtype)
-        after = values_of(decoded)
-        if not np.isfinite(after).all():
-            return None, f"coded by ecsq: its product would overflow {spec.dtype}"
-        loss = Loss(ordered_sum((after - values) ** 2), ordered_sum(values * values), candidate.coded.bits)
-        return _Found(spec, candidate, loss), ""
+        found = _Found(spec, tiles(spec), [], [])
+        for start, stop in found.spans:
+            if start % columns or stop % columns:
+                return None, "coded by ecsq: its rows are longer than a tile"
+            tile = Tensor2d(matrix[start // columns : stop // columns], step, math.prod(spec.shape[2:]), covariance)
+            candidate = chosen(tile, self._settings)
+            if candidate is None:
+                return None, "coded by ecsq: it cannot be cut into such vectors"
+            after = values_of(rounded_to(candidate.factors.values(*tile.shape).ravel(), spec.dtype))
+            if not np.isfinite(after).all():
+                return None, f"coded by ecsq: its product would overflow {spec.dtype}"
+            before = values[start:stop]
+            bits = candidate.coded.bits
+            found.candidates.append(candidate)
+            found.losses.append(Loss(ordered_sum((after - before) ** 2), ordered_sum(before * before), bits))
+        return found, ""
 
     def decode(
         self, chunk: Chunk, *, into: Mapping[str, Tensor] | None = None, num_threads: int = 1
@@ -179,7 +204,7 @@ class Qswd(Method):
         tensors = destinations(chunk, into)
         for spec in chunk.tensors:
             weights = Weights(bits_of(tensors[spec.name]), spec.dtype)
-            write_values(weights, spec.name, factors[spec.name].values(*matrix_shape(spec)).ravel())
+            write_values(weights, spec.name, factors[spec.name].values(*matrix_shape(spec, chunk.span)).ravel())
         return tensors
 
     def factors_of(self, chunk: Chunk) -> dict[str, Factors]:
@@ -192,26 +217,26 @@ class Qswd(Method):
         for spec in chunk.tensors:
             if spec.dtype not in LOSSY_DTYPES:
                 raise Corrupt(f"tensor {spec.name!r} of dtype {spec.dtype} cannot have a qswd payload.")
-        if chunk.span is not None:
-            raise Corrupt(f"tensor {chunk.tensors[0].name!r} is in tiles, which qswd does not have.")
-        return dict(zip((spec.name for spec in chunk.tensors), read(chunk.payload, chunk.tensors), strict=True))
+        factors = read(chunk.payload, chunk.tensors, chunk.span)
+        return dict(zip((spec.name for spec in chunk.tensors), factors, strict=True))
 
 
 def _plain(source: Source) -> Source:
     """The source with the statistics alone that are numbers."""
-    plain = {name: value for name, value in source.statistics.items() if not isinstance(value, Tensor)}
+    plain = {name: value for name, value in source.statistics.items() if not isinstance(value, np.ndarray)}
     return Source(source.tensors, source.module, plain, source.num_weights)
 
 
-def _statistics_of(source: Source, name: str, num_inputs: int) -> tuple[float | None, np.ndarray | None]:
+def _statistics_of(source: Source, name: str, num_inputs: int) -> tuple[float | None, NDArray[np.float64] | None]:
     """A tensor's sensitivity, or the covariance of its layer's inputs.
 
     Raises:
         InvalidArgument: the covariance is not of so many inputs, or not finite.
     """
     given = source.statistics.get(name)
-    if not isinstance(given, Tensor):
+    if not isinstance(given, np.ndarray):
         return given, None
-    if tuple(given.shape) != (num_inputs, num_inputs) or not bool(given.isfinite().all()):
+    covariance = given.astype(np.float64)
+    if covariance.shape != (num_inputs, num_inputs) or not np.isfinite(covariance).all():
         raise InvalidArgument(f"the covariance of {name!r} must be ({num_inputs}, {num_inputs}) and finite.")
-    return None, given.detach().cpu().double().numpy()
+    return None, covariance

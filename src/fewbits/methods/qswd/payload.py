@@ -90,8 +90,8 @@ class _Described(NamedTuple):
     arrays: tuple[ArraySpec, ...]
 
 
-def read(payload: bytes, specs: Sequence[TensorSpec]) -> list[Factors]:
-    """Read the factors of a part's tensors.
+def read(payload: bytes, specs: Sequence[TensorSpec], span: tuple[int, int] | None = None) -> list[Factors]:
+    """Read the factors of a part's tensors, or of a range of one's elements, whole rows.
 
     Raises:
         Corrupt: the payload breaks a rule of its page.
@@ -99,7 +99,7 @@ def read(payload: bytes, specs: Sequence[TensorSpec]) -> list[Factors]:
     described: list[_Described] = []
     position = 0
     for spec in specs:
-        one, position = _read_description(payload, position, spec)
+        one, position = _read_description(payload, position, spec, span)
         described.append(one)
     arrays = [array for one in described for array in one.arrays]
     check_size(payload[position:], arrays)
@@ -110,20 +110,27 @@ def read(payload: bytes, specs: Sequence[TensorSpec]) -> list[Factors]:
     ]
 
 
-def matrix_shape(spec: TensorSpec) -> tuple[int, int]:
-    """Return the shape (R, n) of a tensor's matrix."""
-    return spec.num_rows, spec.num_elements // max(1, spec.num_rows)
+def matrix_shape(spec: TensorSpec, span: tuple[int, int] | None = None) -> tuple[int, int]:
+    """Return the shape (R, n) of a tensor's matrix, or of a range of its elements."""
+    columns = spec.num_elements // max(1, spec.num_rows)
+    if span is None:
+        return spec.num_rows, columns
+    if not columns or span[0] % columns or span[1] % columns:
+        raise Corrupt(f"tensor {spec.name!r} has a tile that is not of whole rows.")
+    return (span[1] - span[0]) // columns, columns
 
 
-def _read_description(payload: bytes, position: int, spec: TensorSpec) -> tuple[_Described, int]:
+def _read_description(
+    payload: bytes, position: int, spec: TensorSpec, span: tuple[int, int] | None
+) -> tuple[_Described, int]:
     (flags,), position = part_of(payload, position, 1)
     height, position = read_uint(payload, position)
     rank, position = read_uint(payload, position)
-    rows, columns = matrix_shape(spec)
+    rows, columns = matrix_shape(spec, span)
     if flags > (_COLUMNS | _ONE_HOT):
         raise Corrupt(f"tensor {spec.name!r} has unknown qswd flags.")
     tiling, one_hot = Tiling(SIDES[flags & _COLUMNS], height), bool(flags & _ONE_HOT)
-    if not spec.num_elements or not tiling.fits(rows, columns):
+    if not rows * columns or not tiling.fits(rows, columns):
         raise Corrupt(f"tensor {spec.name!r} has vectors that do not divide it.")
     along, across = tiling.grid(rows, columns)
     if not 1 <= rank <= along * across or (not one_hot and rank > MOST_WIDENING * height):
