@@ -17,9 +17,11 @@ from fewbits.images.method import ImageConfig
 from fewbits.method import MethodConfig, Source
 from fewbits.methods.epr import EprConfig
 from fewbits.methods.miracle import MiracleConfig
+from fewbits.methods.qswd import QswdConfig
 from fewbits.plan import TILE
 from fewbits.registry import METHODS, method_class
 from fewbits.sources import entries_of
+from fewbits.tensors import LOSSY_DTYPES
 from tests.golden import handmade, photos
 from tests.laws import sources
 
@@ -200,6 +202,49 @@ MIRACLE_CASES: dict[str, Callable[[], Case]] = {
 }
 
 
+def qswd_network(config: QswdConfig, dtype: str, rate_weight: float = 0.3) -> Case:
+    rng = sources.generator(36)
+    tensors = {
+        "conv": sources.normal(rng, 12, 40, 3, 3, dtype=dtype),
+        "dense": sources.normal(rng, 24, 48, dtype=dtype),
+        "bias": sources.normal(rng, 24, dtype=dtype),
+    }
+    return Case(encoded("qswd", tensors, rate_weight, config=config))
+
+
+def qswd_dtypes() -> Case:
+    """Every dtype; those that are coded lossily large enough for factors."""
+    rng = sources.generator(38)
+    tensors = {key: tensor[:3, :11] for key, tensor in sources.every_dtype().items()}
+    return Case(encoded("qswd", tensors | {key: sources.normal(rng, 9, 33, dtype=key) for key in LOSSY_DTYPES}, 0.1))
+
+
+def qswd_models() -> Case:
+    with small_chunks(1 << 13):
+        return Case(of_chunks(handmade.qswd_chunks()))
+
+
+def qswd_bare() -> Case:
+    """A receiver with a weight that is large enough for factors."""
+    rng, made = sources.generator(37), nn.Linear(48, 24)
+    with torch.no_grad():
+        made.weight.copy_(sources.normal(rng, 24, 48))
+        made.bias.copy_(sources.normal(rng, 24))
+    return Case(encoded("qswd", made.state_dict(keep_vars=True), 0.3, bare=True), made)
+
+
+TILINGS = (("rows", 4), ("columns", 9), ("columns", 12))
+QSWD_CASES: dict[str, Callable[[], Case]] = {
+    "kernels": lambda: qswd_network(QswdConfig(tilings=(("columns", 9),)), "float32"),
+    "tilings": lambda: qswd_network(QswdConfig(tilings=TILINGS, ranks=(3, 8)), "float16"),
+    "svd": lambda: qswd_network(QswdConfig(family="svd"), "bfloat16", 3.0),
+    "vq": lambda: qswd_network(QswdConfig(family="vq", ranks=(2, 7, 30)), "float64", 3.0),
+    "bare": qswd_bare,
+    "dtypes": qswd_dtypes,
+    "models": qswd_models,
+}
+
+
 def image(codec: str, quality: int, tensors: Mapping[str, Tensor]) -> Case:
     return Case(encoded("image", tensors, 0.0, config=ImageConfig(photos.digest_of(codec), quality)))
 
@@ -248,6 +293,8 @@ def cases_of(id: str) -> dict[str, Callable[[], Case]]:
         if id == "epr":
             slow = {name: cases[name] for name in ("low-entropy", "tiles")}
             cases |= {name: partial(in_tables, case) for name, case in slow.items()} | EPR_CASES
+        if id == "qswd":
+            cases |= QSWD_CASES
         if id == "miracle":
             # Its tiles are among its payloads, and it has none of the bodies that models are for.
             cases = {name: cases[name] for name in cases if name not in ("tiles", "models")} | MIRACLE_CASES

@@ -3,7 +3,7 @@
 import itertools
 import math
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,10 @@ from fewbits.coder.body import encode_body
 from fewbits.coder.integers import CodedArray, IntegerModel, ModelSet
 from fewbits.coder.leb128 import write_sint, write_uint
 from fewbits.coder.table import Table
+from fewbits.methods.qswd.factors import Factors
+from fewbits.methods.qswd.payload import coded as coded_factors
+from fewbits.methods.qswd.payload import matrix_shape
+from fewbits.methods.qswd.tiling import Tiling
 from fewbits.models.descriptions import write_models
 from fewbits.models.fit import best_fit
 from fewbits.models.shipped import shipped_table
@@ -317,3 +321,42 @@ def miracle_chunks() -> list[Chunk]:
         miracle_chunk("tiled", common, 9, 3, [Dealt("float32", (25,), 5, share=2)], span=(40, 65), whole=(7, 10)),
         miracle_chunk("tiled", lattice, 8, 2, [Dealt("float32", (5,), -5, live=(3,))], span=(65, 70), whole=(7, 10)),
     ]
+
+
+def qswd_chunks() -> list[Chunk]:
+    """Factors of every kind: sides, ranks, exponents up to the greatest, one-hot ones, in one lane and in lanes."""
+    rng = np.random.default_rng(SEED + 7)
+    made: list[tuple[TensorSpec, Factors]] = []
+
+    def add(shape: tuple[int, ...], tiling: Tiling, rank: int, dtype: str, most: int, **given: Any) -> None:
+        spec = TensorSpec(f"{tiling.side} {tiling.height} {len(made)}", dtype, shape)
+        rows, columns = matrix_shape(spec)
+        count = int(np.prod(tiling.grid(rows, columns)))
+        codebook = rng.integers(-most, most + 1, (tiling.height, rank))
+        coefficients = np.where(rng.random((rank, count)) < 0.3, rng.integers(-9, 10, (rank, count)), 0)
+        if given.get("one_hot"):
+            coefficients = rng.integers(0, rank, count)
+        exponents = given.get("exponents", rng.integers(0, 5, rank))
+        step = float(np.float32(2.0**-9 * 0.37))
+        made.append((spec, Factors(tiling, step, codebook, exponents, coefficients, bool(given.get("one_hot")))))
+
+    add((6, 40), Tiling("rows", 3), 4, "float32", 20)
+    add((6, 40), Tiling("columns", 8), 16, "float16", 5)
+    add((8, 7, 3, 3), Tiling("columns", 9), 9, "bfloat16", 30)
+    add((8, 5), Tiling("rows", 8), 2, "float64", 200)
+    add((4, 100), Tiling("rows", 1), 1, "float32", 1)
+    add((10, 40), Tiling("rows", 2), 11, "float32", 70, one_hot=True)
+    add((10, 40), Tiling("columns", 4), 100, "float16", 9, one_hot=True)
+    add((3, 33), Tiling("rows", 3), 3, "float64", 9, exponents=np.array([30, 0, 17]))
+    add((40,), Tiling("columns", 5), 8, "float32", 9)
+    add((40, 100), Tiling("rows", 4), 6, "float32", 9)
+    made.insert(0, made.pop())
+    wide = [(spec._replace(name=f"lanes, {spec.name}"), factors) for spec, factors in made[:3]]
+    chunks: list[Chunk] = []
+    for items, lanes in ((made, False), (wide, True)):
+        coded = [coded_factors(factors, *matrix_shape(spec)) for spec, factors in items]
+        payload = b"".join(each.description for each in coded)
+        payload += encode_body([array for each in coded for array in each.arrays], wide=lanes)
+        specs = tuple(spec for spec, _ in items)
+        chunks.append(Chunk("qswd", method_class("qswd").payload_version, {}, SEED, specs, payload))
+    return chunks

@@ -103,7 +103,7 @@ def unpack_bits(data: bytes) -> Array:
 
 MAGIC = b"\x89FWB"
 SECTION_CAP = 1 << 26
-VERSIONS = {"lossless": 1, "ecsq": 1, "epr": 2, "miracle": 1, "image": 1}
+VERSIONS = {"lossless": 1, "ecsq": 1, "epr": 2, "miracle": 1, "image": 1, "qswd": 1}
 
 
 class File(NamedTuple):
@@ -408,7 +408,7 @@ def claim(tensors: list[Tensor], parts: list[Part], num_methods: int) -> list[li
 
 # ---- 5 The bare profile ------------------------------------------------------------------------------------
 
-BARE_CODES = {1: "lossless", 2: "ecsq", 3: "epr", 4: "miracle", 5: "image"}
+BARE_CODES = {1: "lossless", 2: "ecsq", 3: "epr", 4: "miracle", 5: "image", 6: "qswd"}
 
 
 def read_bare(c: Cursor, module_tensors: Sequence[tuple[Any, ...]] | None) -> File:
@@ -775,7 +775,7 @@ def decode_part(method: str, tensors: list[Tensor], pieces: list[Piece], payload
     if method == "image":
         require(len(pieces) == 1, "a part of images holds several tensors")
         return [image_decoder.decode_image(c, tensors[pieces[0].position], pieces[0], seed).ravel()]
-    read = {"lossless": read_lossless, "ecsq": read_ecsq}[method]
+    read = {"lossless": read_lossless, "ecsq": read_ecsq, "qswd": read_qswd}[method]
     described = [read(c, tensors[p.position], *array_rows(tensors[p.position], p)) for p in pieces]
     decode_body(c, [array for arrays, _ in described for array in arrays])
     return [values() for _, values in described]
@@ -864,6 +864,52 @@ def float_bits(tensor: Tensor, w: Array) -> Array:
         finite &= np.all(bits & 0x7F80 != 0x7F80)
     require(finite, f"a value of {tensor.name} is not finite")
     return bits
+
+
+# ---- docs/payload/qswd.md ----------------------------------------------------------------------------------
+
+
+def read_qswd(c: Cursor, tensor: Tensor, rows: int, columns: int) -> Described:
+    check_quantised(tensor)
+    require(columns == tensor.rows[1], f"the tile of {tensor.name} is not of whole rows")
+    flags, h, k = c.u8(), c.uint(), c.uint()
+    require(flags <= 3, "a reserved flag of qswd is set")
+    by_columns, one_hot = flags % 2 == 1, flags >= 2
+    along = columns if by_columns else rows
+    require(1 <= h <= along and along % h == 0, f"the vectors of {tensor.name} do not divide it")
+    big_a, big_b = (rows, columns // h) if by_columns else (rows // h, columns)
+    require(1 <= k <= big_a * big_b and (one_hot or k <= 2 * h), f"{tensor.name} has a rank that it cannot have")
+    step = np.frombuffer(c.take(4), "<f4")[0]
+    require(np.isfinite(step) and step > 0, f"the step of {tensor.name} is not finite and above 0")
+    exponents, codebook = read_model_set(c, 1, k), read_model_set(c, k, h)
+    if one_hot:
+        coefficients = read_model_set(c, 1, big_a * big_b)
+    elif big_b >= 32:
+        coefficients = read_model_set(c, k * big_a, big_b)
+    else:
+        coefficients = read_model_set(c, k, big_a * big_b)
+
+    def values() -> Array:
+        e, z = exponents.q.view(np.int64), coefficients.q.view(np.int64)
+        require(e.min() >= 0 and e.max() <= 30, f"an exponent of {tensor.name} is not from 0 to 30")
+        # Python's integers have no end, so that what is too large shows.
+        scaled = codebook.q.view(np.int64).reshape(k, h).astype(object) * (2 ** e.astype(object))[:, None]
+        if one_hot:
+            require(z.min() >= 0 and z.max() < k, f"an index of {tensor.name} is of no column")
+            most = np.abs(scaled).max()
+        else:
+            z = z.reshape(k, big_a * big_b)
+            peaks = [max(int(row.max()), -int(row.min())) for row in z]
+            most = max(sum(abs(scaled[j, i]) * peaks[j] for j in range(k)) for i in range(h))
+        require(most < 1 << 52, f"a product of {tensor.name} is not exact")
+        scaled = scaled.astype(np.float64)
+        sums = scaled[z] if one_hot else z.T.astype(np.float64) @ scaled  # a vector is a row
+        blocks = sums.reshape(big_a, big_b, h)
+        matrix = blocks if by_columns else blocks.transpose(0, 2, 1)
+        with np.errstate(over="ignore", under="ignore"):
+            return float_bits(tensor, matrix.ravel().astype(np.float32) * step)
+
+    return [exponents, codebook, coefficients], values
 
 
 # ---- docs/payload/epr.md -----------------------------------------------------------------------------------

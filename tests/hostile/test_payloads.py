@@ -99,6 +99,7 @@ def test_every_flipped_payload_bit_with_its_checksum_repaired_is_refused_or_well
         *((id, "models") for id in METHODS if id not in ("miracle", "image")),
         *(("image", case) for case in ("hyperprior-soft", "factorized-universal", "factorized-straight", "tiles")),
         *(("miracle", case) for case in ("payloads", "own", "lattice", "sharing", "coded", "coded-few")),
+        *(("qswd", case) for case in ("kernels", "tilings", "svd", "vq")),
         ("lossless", "sparse"),
         ("lossless", "masks"),
     ],
@@ -142,6 +143,8 @@ def front(id: str, models: bytes) -> bytes:
         + write_uint(1 << 20)
         + bytes(2)
         + (models if models[:1] == SHIPPED else b"A" + models),
+        # Rows, height 1, rank 1, step 1, exponent 0, codebook 1.
+        "qswd": struct.pack("<3Bf", 0, 1, 1, 1) + NO_TABLE + NO_TABLE[:2] + write_sint(1) + models,
         "image": bytes.fromhex(digest_of("hyperprior-soft")) + b"\0" + write_uint(len(models)) + models,
     }[id]
 

@@ -32,7 +32,7 @@ from fewbits.quantize.weights import Weights
 from fewbits.tensors import LOSSY_DTYPES, bits_of, destinations, lossy_weights, rounded_to, spec_of, values_of
 
 FAMILIES = ("sparse", "svd", "vq")
-_LEAST_ELEMENTS = 512  # of a tensor that is factored: fewer do not pay a codebook, nor 20 bytes of description
+_LEAST_ELEMENTS = 128  # of a tensor that is factored: fewer do not pay a codebook, nor its description
 
 
 @dataclass(frozen=True)
