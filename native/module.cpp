@@ -17,6 +17,7 @@ void bind_fit(nb::module_& module);
 void bind_quantize(nb::module_& module);
 void bind_random(nb::module_& module);
 void bind_relax(nb::module_& module);
+void bind_sparse(nb::module_& module);
 
 namespace {
 
@@ -50,4 +51,5 @@ NB_MODULE(_core, module) {
     fewbits::bind_quantize(module);
     fewbits::bind_random(module);
     fewbits::bind_relax(module);
+    fewbits::bind_sparse(module);
 }

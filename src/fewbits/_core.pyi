@@ -174,6 +174,22 @@ def relax_backward(
 ) -> float:
     """Fill in the gradients of latents; returns the sum of values × their gradients."""
 
+# sparse matrices: rows of bits in whole bytes, where each row's values start, and int8 values with 16 more behind them
+
+def is_sparse_sound(bits: NDArray[np.uint8], starts: NDArray[np.int32], values: NDArray[np.int8], columns: int) -> bool:
+    """Return whether each row has as many values as bits, and no bit behind its last column."""
+
+def multiply_sparse(
+    bits: NDArray[np.uint8],
+    starts: NDArray[np.int32],
+    values: NDArray[np.int8],
+    columns: int,
+    matrix: NDArray[np.float32],
+    num_threads: int,
+    out: NDArray[np.float32],
+) -> None:
+    """Fill out (R, m) with the product of a sparse matrix (R, n), which must be sound, and one (n, m)."""
+
 # shared randomness (fewbits.random): what is filled has as many elements as what it is of
 
 def random_words(

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from fewbits.archive import Archive, Latents, read_latents, read_tensors
+from fewbits.archive import Archive, Latents, read_factored, read_latents, read_tensors
 from fewbits.budget import COARSEST, Trial, meet, parse_size
 from fewbits.chunk import Chunk
 from fewbits.container.atomic import check_target, write_atomic
@@ -27,6 +27,8 @@ from fewbits.methods.lossless import Lossless
 from fewbits.native import check_environment
 from fewbits.nn.attach import attach, attached_of
 from fewbits.nn.attached import Attached
+from fewbits.nn.factored import Factored
+from fewbits.nn.factored import replace as replace_layers
 from fewbits.outcome import lossy_rate, report_of
 from fewbits.registry import method_class
 from fewbits.report import Report
@@ -245,6 +247,7 @@ def load(
     dtype: torch.dtype | None = None,
     limit: int | None = None,
     keep_latents: bool = False,
+    keep_factors: bool = False,
     rate_weight: float | None = None,
 ) -> Any:
     """Decode a file: return its state dict, or `into` with its tensors filled.
@@ -257,6 +260,9 @@ def load(
         limit: bytes that all decoded tensors may take; by default 2^30, or 1024 times the file's size if that is more.
         keep_latents: attach the file's latents to `into`, and return what `attach` returns: training goes on through
             the stored decoders, and saving it untouched gives the same bytes.
+        keep_factors: of `qswd`, leave weights as factors: with `into`, its Linear, Conv2d and Embedding layers are
+            replaced, in place, by ones that compute from factors (`fewbits.nn.factored`); without, their values in the
+            state dict are `Factored`. Parts that hold a shared weight are decoded as always.
         rate_weight: as for `attach`, with keep_latents; by default the one that the file records, or else 0.
 
     Raises:
@@ -270,6 +276,8 @@ def load(
         latents = read_latents(path, into, limit=limit)
         load(path, into=into, device=device, dtype=dtype, limit=limit)
         return _attached_again(into, latents, rate_weight)
+    if keep_factors:
+        return _with_factors(path, into, device, dtype, limit)
     tensors = read_tensors(path, into=into, limit=limit)
     if into is not None:
         _check_keys(into, tensors)
@@ -283,6 +291,26 @@ def load(
     return {name: moved[id(tensor)] for name, tensor in tensors.items()}
 
 
+def _with_factors(
+    path: str | os.PathLike[str],
+    into: nn.Module | None,
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+    limit: int | None,
+) -> Any:
+    """`load` with keep_factors."""
+    factored, tensors = read_factored(path, into=into, limit=limit)
+    if into is None:
+        moved = {
+            name: value.to(device, dtype if value.is_floating_point() else None) for name, value in tensors.items()
+        }
+        return moved | {name: value.to(device=device, dtype=dtype) for name, value in factored.items()}
+    _check_keys(into, {**tensors, **factored})
+    replace_layers(into, factored)
+    into.load_state_dict(tensors, strict=False)
+    return into.to(device=device, dtype=dtype) if device is not None or dtype is not None else into
+
+
 def _attached_again(module: nn.Module, latents: Latents, rate_weight: float | None) -> Attached:
     """Attach a file's latents to the module that it was loaded into."""
     kind = method_class(latents.method)
@@ -294,7 +322,7 @@ def _attached_again(module: nn.Module, latents: Latents, rate_weight: float | No
     return attach(module, method, rate_weight=weight or 0.0, seed=latents.seed, names=dict.fromkeys(names))
 
 
-def _check_keys(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def _check_keys(module: nn.Module, tensors: Mapping[str, Tensor | Factored]) -> None:
     """Check that a module takes exactly these tensors.
 
     Raises:

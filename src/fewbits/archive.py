@@ -6,13 +6,17 @@ from functools import partial
 from types import TracebackType
 from typing import NamedTuple, Self
 
+import torch
 from torch import Tensor, nn
 
 from fewbits.chunk import Chunk, Loss, TensorSpec
 from fewbits.container.format import TensorEntry, fingerprint_of
 from fewbits.container.reader import Reader
-from fewbits.encode import decode_parts
+from fewbits.encode import decode, decode_parts
 from fewbits.errors import InvalidArgument
+from fewbits.methods.qswd import Qswd
+from fewbits.methods.qswd.factors import Factors
+from fewbits.nn.factored import Factored, replaceable
 from fewbits.sources import entries_of
 
 
@@ -146,6 +150,49 @@ def read_latents(path: str | os.PathLike[str], into: nn.Module, *, limit: int | 
     if len(methods) != 1:
         raise InvalidArgument(f"the file {os.fspath(path)!r} has no latents of one method to keep.")
     return Latents(methods.pop(), tuple(trained), header.seed, header.rate_weight)
+
+
+def read_factored(
+    path: str | os.PathLike[str], *, into: nn.Module | None = None, limit: int | None = None
+) -> tuple[dict[str, Factored], dict[str, Tensor]]:
+    """Read a file whose factors stay factors, where `into` has layers for them and nothing shares them.
+
+    Returns:
+        The factors, and all other tensors, by name.
+
+    Raises:
+        Corrupt, Truncated, Incompatible, TooLarge, InvalidArgument: as for `fewbits.load`.
+    """
+    entries = None if into is None else _entries_of_module(into)
+    with Reader(path, limit=limit) if entries is None else _reader_for(path, entries, limit) as reader:
+        known = entries if entries is not None and reader.bare else reader.header.tensors
+        shared = {known[entry.target].spec.name for entry in known if entry.target is not None}
+        wanted = {entry.spec.name for entry in known} if into is None else replaceable(into)
+        found: dict[str, list[tuple[int, Factors]]] = {}
+        rest: list[Chunk] = []
+        for part in range(len(reader.parts)):
+            chunk = reader.read_chunk(part)
+            kept = (wanted - shared) & {spec.name for spec in chunk.tensors} if chunk.method == Qswd.id else set[str]()
+            if len(kept) < len(chunk.tensors):
+                rest.append(chunk)
+            if kept:
+                factors = Qswd().factors_of(chunk)
+                for name in kept:
+                    found.setdefault(name, []).append((chunk.span[0] if chunk.span else 0, factors[name]))
+    decoded = decode(rest)
+    factored: dict[str, Factored] = {}
+    tensors: dict[str, Tensor] = {}
+    for entry in known:
+        spec = entry.spec
+        if spec.name in found:
+            tiles = [factors for _, factors in sorted(found[spec.name], key=lambda tile: tile[0])]
+            factored[spec.name] = Factored(tiles, spec.shape, getattr(torch, spec.dtype))
+        elif entry.target is None:
+            tensors[spec.name] = decoded[spec.name]
+        else:
+            target = decoded[known[entry.target].spec.name]
+            tensors[spec.name] = target if entry.shared else target.clone()
+    return factored, tensors
 
 
 def _all_tensors(reader: Reader, entries: tuple[TensorEntry, ...]) -> dict[str, Tensor]:

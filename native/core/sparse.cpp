@@ -1,0 +1,66 @@
+#include "sparse.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "isa.h"
+#include "parallel.h"
+
+namespace fewbits {
+
+namespace {
+
+constexpr size_t kLeastWork = size_t{1} << 21;  // products that are worth a thread
+
+int32_t num_bits(unsigned bits) {
+    int32_t count = 0;
+    for (; bits != 0; bits &= bits - 1) ++count;
+    return count;
+}
+
+const SparseLoops& sparse_loops() {
+#ifdef FEWBITS_X86
+    // By address: tests have kernels of the same names that emulate what this machine lacks.
+    const Kernels* const now = &kernels();
+    if (now == &kAvx2Kernels || now == &kAvx2ShuffleKernels || now == &kAvx512Kernels) return kAvx2SparseLoops;
+#endif
+    return kScalarSparseLoops;
+}
+
+}  // namespace
+
+bool is_sound(const SparseMatrix& matrix) {
+    const size_t num_bytes = (matrix.columns + 7) / 8, used = matrix.columns % 8;
+    if (matrix.num_values > INT32_MAX) return false;
+    int32_t start = 0;
+    for (size_t row = 0; row < matrix.rows; ++row) {
+        const uint8_t* const bytes = matrix.bits + row * num_bytes;
+        if (matrix.starts[row] != start) return false;
+        for (size_t k = 0; k < num_bytes; ++k) start += num_bits(bytes[k]);
+        // Checked row by row, so that the sum cannot run over.
+        if (static_cast<size_t>(start) > matrix.num_values) return false;
+        if (used != 0 && bytes[num_bytes - 1] >> used != 0) return false;
+    }
+    return matrix.starts[matrix.rows] == start;
+}
+
+void multiply(const SparseMatrix& matrix, const float* in, size_t width, size_t num_threads, float* out) {
+    const SparseLoops& loops = sparse_loops();
+    std::vector<float> padded;
+    if (width == 1 && matrix.columns % 8 != 0) {  // whole eights of elements are read there
+        padded.assign((matrix.columns + 7) / 8 * 8, 0.0F);
+        std::copy(in, in + matrix.columns, padded.begin());
+        in = padded.data();
+    }
+    const size_t work = matrix.num_values * width / kLeastWork + 1;
+    const size_t used = std::max<size_t>(1, std::min({num_threads, work, matrix.rows}));
+    if (used == 1) {
+        loops.rows(matrix, in, width, 0, matrix.rows, out);
+        return;
+    }
+    on_threads(used, [&](size_t thread) {
+        loops.rows(matrix, in, width, matrix.rows * thread / used, matrix.rows * (thread + 1) / used, out);
+    });
+}
+
+}  // namespace fewbits

@@ -1,0 +1,38 @@
+// A sparse matrix of small whole numbers, times a dense one: layers computed from factors.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace fewbits {
+
+constexpr size_t kSparsePadding = 16;  // bytes that may be read behind the last value
+
+// Rows of `columns` elements. A row has ceil(columns / 8) bytes of bits, the least significant first, 1 where an element
+// is not 0; `starts` says where the row's values begin, and with one entry more where they end.
+struct SparseMatrix {
+    size_t rows;
+    size_t columns;
+    const uint8_t* bits;
+    const int32_t* starts;
+    const int8_t* values;
+    size_t num_values;
+};
+
+// Whether the bits of every row are as many as its values, none behind its last column: then no loop reads too far.
+bool is_sound(const SparseMatrix& matrix);
+
+// out (rows, width) = matrix x in (columns, width), both row by row, on so many threads.
+void multiply(const SparseMatrix& matrix, const float* in, size_t width, size_t num_threads, float* out);
+
+// The same for some rows, one after the other; with a width of 1, `in` has whole eights of elements.
+struct SparseLoops {
+    void (*rows)(const SparseMatrix& matrix, const float* in, size_t width, size_t start, size_t stop, float* out);
+};
+
+extern const SparseLoops kScalarSparseLoops;
+#ifdef FEWBITS_X86
+extern const SparseLoops kAvx2SparseLoops;
+#endif
+
+}  // namespace fewbits

@@ -1,0 +1,74 @@
+// For one column, eight elements at a time: their values are spread to the places of the bits that are set.
+#include <immintrin.h>
+
+#include <cstring>
+
+#include "sparse_loops.h"
+
+namespace fewbits {
+
+namespace {
+
+// For each byte of bits, which of the next values goes to each of eight places; 0x80 puts a 0 there.
+struct Places {
+    alignas(64) uint8_t of[256][8];
+    constexpr Places() : of() {
+        for (int bits = 0; bits < 256; ++bits) {
+            uint8_t next = 0;
+            for (int place = 0; place < 8; ++place) {
+                of[bits][place] = static_cast<uint8_t>(bits >> place & 1 ? next++ : 0x80);
+            }
+        }
+    }
+};
+
+constexpr Places kPlaces;
+
+// Eight elements of a row as floats, from its next values, up to kSparsePadding bytes behind the last of which are read.
+inline __m256 eight_of(unsigned bits, const int8_t*& value) {
+    const __m128i next = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(value));
+    const __m128i places = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kPlaces.of[bits]));
+    value += _mm_popcnt_u32(bits);
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_shuffle_epi8(next, places)));
+}
+
+// kRows rows times one column. Several at once: where a row's next values are depends on all before, and is waited for.
+template <size_t kRows>
+void rows_times_column(const SparseMatrix& matrix, const float* in, size_t row, float* out) {
+    const size_t num_bytes = (matrix.columns + 7) / 8;
+    const uint8_t* bytes[kRows];
+    const int8_t* value[kRows];
+    __m256 sums[kRows];
+    for (size_t i = 0; i < kRows; ++i) {
+        bytes[i] = matrix.bits + (row + i) * num_bytes;
+        value[i] = matrix.values + matrix.starts[row + i];
+        sums[i] = _mm256_setzero_ps();
+    }
+    for (size_t k = 0; k < num_bytes; ++k) {
+        const __m256 from = _mm256_loadu_ps(in + k * 8);
+        for (size_t i = 0; i < kRows; ++i) {
+            sums[i] = _mm256_add_ps(sums[i], _mm256_mul_ps(eight_of(bytes[i][k], value[i]), from));
+        }
+    }
+    for (size_t i = 0; i < kRows; ++i) {
+        alignas(32) float parts[8];
+        _mm256_store_ps(parts, sums[i]);
+        out[row + i] = ((parts[0] + parts[4]) + (parts[1] + parts[5])) + ((parts[2] + parts[6]) + (parts[3] + parts[7]));
+    }
+}
+
+void rows(const SparseMatrix& matrix, const float* in, size_t width, size_t start, size_t stop, float* out) {
+    if (width != 1) {
+        rows_times(matrix, in, width, start, stop, out);
+        return;
+    }
+    size_t row = start;
+    for (; row + 4 <= stop; row += 4) rows_times_column<4>(matrix, in, row, out);
+    for (; row < stop; ++row) rows_times_column<1>(matrix, in, row, out);
+}
+
+}  // namespace
+
+const SparseLoops kAvx2SparseLoops = {rows};
+
+}  // namespace fewbits

@@ -1,0 +1,312 @@
+"""Tensors that stay factors, and layers that compute from them: `fewbits.load(…, keep_factors=True)`.
+
+    y = W x,    W's blocks = C Z        rows:     u = Z x,   y = C u       block by block of outputs
+                                        columns:  t = Cᵀ x,  y = Zᵀ t      block by block of inputs
+
+Z is held as a bit an element and a byte for each that is not 0: at two bits a weight an eighth of float32. Products are
+ordinary float arithmetic: what is exact is the factors.
+
+Surprise: the layers' factors do not train. To train them, attach `Qswd` to the module itself (docs/methods/qswd.md).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from fewbits.errors import InvalidArgument
+from fewbits.methods.qswd.factors import Factors
+from fewbits.native import core
+
+_PADDING = 16  # bytes behind the values, which the core may read
+_BLOCK = 64  # rows that the simple path makes dense at a time, at most
+_SHARE = 4  # and at most this part of all rows: the whole is never there
+
+
+class SparseLevels(nn.Module):
+    """A sparse matrix (rows, columns) of whole numbers.
+
+    bits: (rows, ceil(columns / 8)) uint8, an element's bit 1 where it is not 0, the least significant first.
+    starts: (rows + 1,) int32, where a row's values start.
+    values: (count + 16,) int8, or int32 where one is above 127.
+    """
+
+    bits: Tensor
+    starts: Tensor
+    values: Tensor
+
+    def __init__(self, matrix: "np.ndarray[Any, np.dtype[np.int64]]") -> None:
+        """Pack a matrix (rows, columns) int64."""
+        super().__init__()
+        self.rows, self.columns = matrix.shape
+        present = matrix != 0
+        bits = np.packbits(present, axis=1, bitorder="little")
+        starts = np.concatenate([[0], np.cumsum(present.sum(axis=1))]).astype(np.int32)
+        kept = matrix[matrix != 0]
+        narrow = bool(np.abs(kept).max(initial=0) <= 127)
+        values = np.zeros(kept.size + _PADDING, np.int8 if narrow else np.int32)
+        values[: kept.size] = kept
+        for name, array in (("bits", bits), ("starts", starts), ("values", values)):
+            self.register_buffer(name, torch.from_numpy(array))
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that are held."""
+        return sum(each.numel() * each.element_size() for each in (self.bits, self.starts, self.values))
+
+    def dense(self, start: int, stop: int) -> Tensor:
+        """Return some rows, (stop - start, columns) float32, on the matrix's device."""
+        places = torch.arange(8, dtype=torch.uint8, device=self.bits.device)
+        present = (self.bits[start:stop, :, None] >> places & 1).bool().flatten(1)[:, : self.columns]
+        found = torch.zeros(present.shape, device=self.bits.device)
+        first, last = int(self.starts[start]), int(self.starts[stop])
+        found[present] = self.values[first:last].float()
+        return found
+
+    def forward(self, matrix: Tensor) -> Tensor:
+        """Return the product with a matrix (columns, m) float: (rows, m) of its dtype; the gradient is its."""
+        return _Multiply.apply(matrix, self)
+
+    def blocks(self) -> Sequence[tuple[int, int]]:
+        """Return ranges of rows that may be dense at a time."""
+        height = max(1, min(_BLOCK, self.rows // _SHARE))
+        return [(start, min(start + height, self.rows)) for start in range(0, self.rows, height)]
+
+    def multiplied(self, matrix: Tensor) -> Tensor:
+        """The product, without a gradient: by the core on a CPU, else some rows at a time."""
+        native = core()
+        plain = matrix.device.type == "cpu" and matrix.dtype == torch.float32 and self.values.dtype == torch.int8
+        if native is None or not plain or torch.compiler.is_compiling():
+            return torch.cat([self.dense(*block).to(matrix.dtype) @ matrix for block in self.blocks()])
+        out = torch.empty(self.rows, matrix.shape[1])
+        native.multiply_sparse(
+            self.bits.numpy(),
+            self.starts.numpy(),
+            self.values.numpy(),
+            self.columns,
+            matrix.contiguous().numpy(),
+            torch.get_num_threads(),
+            out.numpy(),
+        )
+        return out
+
+    def _load_from_state_dict(self, *arguments: Any, **named: Any) -> None:
+        super()._load_from_state_dict(*arguments, **named)
+        native = core()
+        arrays = [each.cpu().numpy() for each in (self.bits, self.starts, self.values)]
+        bits, starts, values = arrays
+        # What the core reads by must be sound, wherever it comes from.
+        if values.dtype != np.int8 or native is None:
+            return
+        if not native.is_sparse_sound(bits, starts, values, self.columns):
+            raise InvalidArgument("the state of a sparse matrix has other values than bits.")
+
+
+class _Multiply(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, levels: SparseLevels) -> Tensor:
+        ctx.levels = levels
+        return levels.multiplied(matrix.detach())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:  # pyright: ignore
+        (gradient,), levels = grad_outputs, ctx.levels
+        parts = (levels.dense(a, b).to(gradient.dtype).T @ gradient[a:b] for a, b in levels.blocks())
+        return torch.stack([sum(parts, torch.zeros((), dtype=gradient.dtype, device=gradient.device))])[0], None
+
+
+class FactoredTile(nn.Module):
+    """Factors of some rows of a matrix: a codebook (height, rank) float32, step and exponents in it, and levels."""
+
+    codebook: Tensor
+
+    def __init__(self, factors: Factors, columns: int) -> None:
+        """Hold the factors of a matrix (rows, columns)."""
+        super().__init__()
+        coefficients, self.rank = factors.coefficients, factors.rank
+        if factors.one_hot:
+            coefficients = np.zeros((self.rank, factors.coefficients.size), np.int64)
+            coefficients[factors.coefficients, np.arange(factors.coefficients.size)] = 1
+        self.side, self.height = factors.tiling
+        rows = coefficients.shape[1] * self.height // columns
+        self.num_rows = rows
+        along, across = factors.tiling.grid(rows, columns)
+        # Block by block, and of each all columns of the codebook.
+        order = (1, 0, 2) if self.side == "rows" else (1, 2, 0)
+        blocks = coefficients.reshape(self.rank, along, across).transpose(order)
+        self.levels = SparseLevels(
+            np.ascontiguousarray(blocks).reshape(-1, across if self.side == "rows" else across * self.rank)
+        )
+        scaled = factors.scaled_codebook() * factors.step
+        self.register_buffer("codebook", torch.from_numpy(scaled.astype(np.float32)))
+
+    def multiply(self, matrix: Tensor) -> Tensor:
+        """Return the product of these rows and a matrix (n, m): (rows, m)."""
+        codebook, count = self.codebook.to(matrix.dtype), matrix.shape[1]
+        if self.side == "rows":
+            products = self.levels(matrix).reshape(-1, self.rank, count)
+            return (products * codebook if self.rank == self.height == 1 else codebook @ products).reshape(-1, count)
+        blocks = matrix.reshape(-1, self.height, count)
+        return self.levels((codebook.T @ blocks).reshape(-1, count))
+
+    def looked_up(self, indices: Tensor) -> Tensor:
+        """Return the rows of indices (N,), (N, n) float32."""
+        wanted = indices.tolist()
+        if self.side == "rows":
+            starts = [index // self.height * self.rank for index in wanted]
+            found = torch.stack([self.levels.dense(start, start + self.rank) for start in starts])
+            return torch.einsum("nk,nkc->nc", self.codebook[indices % self.height], found)
+        found = torch.stack([self.levels.dense(index, index + 1)[0] for index in wanted])
+        return (found.reshape(len(wanted), -1, self.rank) @ self.codebook.T).reshape(len(wanted), -1)
+
+
+class Factored(nn.Module):
+    """One tensor as its factors, tile by tile; shape and dtype are the tensor's."""
+
+    def __init__(self, tiles: Sequence[Factors], shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        """Hold the factors of tiles, which follow each other."""
+        super().__init__()
+        self.shape, self.dtype = shape, dtype
+        columns = math.prod(shape[1:])
+        self.tiles = nn.ModuleList(FactoredTile(each, columns) for each in tiles)
+        self._ends = np.cumsum([tile.num_rows for tile in self._each()])
+
+    def _each(self) -> list[FactoredTile]:
+        return [tile for tile in self.tiles if isinstance(tile, FactoredTile)]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that are held."""
+        return sum(each.numel() * each.element_size() for each in self.buffers())
+
+    def multiply(self, matrix: Tensor) -> Tensor:
+        """Return the product of the tensor's matrix (R, n) and a matrix (n, m) float: (R, m) of its dtype."""
+        products = [tile.multiply(matrix) for tile in self._each()]
+        return products[0] if len(products) == 1 else torch.cat(products)
+
+    def looked_up(self, indices: Tensor) -> Tensor:
+        """Return rows of the tensor's matrix, (N, n) of its dtype, for indices (N,)."""
+        found = torch.zeros(len(indices), math.prod(self.shape[1:]), dtype=self.dtype, device=indices.device)
+        start = 0
+        for tile, end in zip(self._each(), self._ends.tolist(), strict=True):
+            mine = (indices >= start) & (indices < end)
+            if bool(mine.any()):
+                found[mine] = tile.looked_up(indices[mine] - start).to(found.dtype)
+            start = end
+        return found
+
+    def dense(self) -> Tensor:
+        """Return the tensor: what a file decodes to, to float tolerance."""
+        device = next(self.buffers()).device
+        whole = self.multiply(torch.eye(math.prod(self.shape[1:]), device=device))
+        return whole.reshape(self.shape).to(self.dtype)
+
+
+# ---- layers
+
+
+class FactoredLinear(nn.Module):
+    """`nn.Linear` from factors: (..., in_features) to (..., out_features)."""
+
+    def __init__(self, layer: nn.Linear, weight: Factored) -> None:
+        """Compute as a layer does, with its bias, and factors in place of its weight."""
+        super().__init__()
+        self.weight = weight
+        self.bias: Tensor | None = layer.bias
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the layer's outputs."""
+        flat = inputs.reshape(-1, self.in_features)
+        outputs = self.weight.multiply(flat.T.contiguous()).T.reshape(*inputs.shape[:-1], self.out_features)
+        return outputs if self.bias is None else outputs + self.bias
+
+
+class FactoredConv2d(nn.Module):
+    """`nn.Conv2d` from factors, of any stride, padding, dilation and number of groups."""
+
+    def __init__(self, layer: nn.Conv2d, weight: Factored) -> None:
+        """Compute as a layer does, with its bias, and factors in place of its weight."""
+        super().__init__()
+        self.weight = weight
+        self.bias: Tensor | None = layer.bias
+        self.layer = [layer.kernel_size, layer.dilation, layer.stride]
+        self.groups, self.padding_mode = layer.groups, layer.padding_mode
+        self.padding = layer._reversed_padding_repeated_twice  # pyright: ignore[reportPrivateUsage]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the layer's outputs, (B, O, H, W), for inputs (B, I, h, w)."""
+        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+        padded = nn.functional.pad(inputs, self.padding, mode=mode)
+        kernel, dilation, stride = self.layer
+        sides = [
+            (size - d * (k - 1) - 1) // s + 1
+            for size, k, d, s in zip(padded.shape[2:], kernel, dilation, stride, strict=True)
+        ]
+        # A column for each place of the kernel, images side by side.
+        columns = nn.functional.unfold(padded, kernel, dilation, 0, stride).movedim(0, 1).flatten(1)
+        if self.groups == 1:
+            outputs = self.weight.multiply(columns)
+        else:
+            outputs = self._grouped(columns.reshape(self.groups, -1, columns.shape[1]))
+        outputs = outputs.reshape(len(outputs), len(inputs), *sides).movedim(1, 0)
+        return outputs if self.bias is None else outputs + self.bias[:, None, None]
+
+    def _grouped(self, columns: Tensor) -> Tensor:
+        """Outputs (O, m) of groups that see inputs of their own, (groups, n, m)."""
+        own = self.weight.shape[0] // self.groups
+        return torch.cat([self.weight.multiply(each)[own * g : own * (g + 1)] for g, each in enumerate(columns)])
+
+
+class FactoredEmbedding(nn.Module):
+    """`nn.Embedding` from factors: rows are made as they are asked for."""
+
+    def __init__(self, layer: nn.Embedding, weight: Factored) -> None:
+        """Look up as a layer does, from factors in place of its weight."""
+        super().__init__()
+        self.weight, self.embedding_dim = weight, layer.embedding_dim
+
+    def forward(self, indices: Tensor) -> Tensor:
+        """Return the rows of indices (...), (..., embedding_dim)."""
+        different, places = torch.unique(indices, return_inverse=True)
+        return self.weight.looked_up(different)[places]
+
+
+_KINDS = ((nn.Linear, FactoredLinear), (nn.Conv2d, FactoredConv2d), (nn.Embedding, FactoredEmbedding))
+
+
+def replaceable(module: nn.Module) -> set[str]:
+    """Return the names of the weights whose layers have a form with factors, and which no other layer shares."""
+    count: dict[int, int] = {}
+    for _, value in module.named_parameters(remove_duplicate=False):
+        count[id(value)] = count.get(id(value), 0) + 1
+    found: set[str] = set()
+    for name, layer in module.named_modules(remove_duplicate=False):
+        # Of a subclass nobody knows what its forward does with its weight.
+        if not name or not isinstance(layer, nn.Linear | nn.Conv2d | nn.Embedding):
+            continue
+        if all(type(layer) is not known for known, _ in _KINDS) or count.get(id(layer.weight)) != 1:
+            continue
+        if not (isinstance(layer, nn.Embedding) and layer.max_norm is not None):
+            found.add(f"{name}.weight")
+    return found
+
+
+def replace(module: nn.Module, factored: Mapping[str, Factored]) -> None:
+    """Put layers that compute from factors, by the names of their weights, in the place of a module's own."""
+    for name, weight in factored.items():
+        path = name.removesuffix(".weight")
+        layer = module.get_submodule(path)
+        kind = next(made for known, made in _KINDS if type(layer) is known)
+        parent, _, place = path.rpartition(".")
+        setattr(module.get_submodule(parent), place, kind(layer, weight))  # pyright: ignore
+
+
+def held_bytes(module: nn.Module) -> int:
+    """Return the bytes of a module's parameters and buffers, factors as they are held."""
+    return sum(each.numel() * each.element_size() for each in (*module.parameters(), *module.buffers()))
