@@ -31,14 +31,16 @@ const SparseLoops& sparse_loops() {
 
 bool is_sound(const SparseMatrix& matrix) {
     const size_t num_bytes = (matrix.columns + 7) / 8, used = matrix.columns % 8;
-    if (matrix.num_values > INT32_MAX) return false;
+    if (matrix.num_value_bytes > INT32_MAX) return false;
     int32_t start = 0;
     for (size_t row = 0; row < matrix.rows; ++row) {
         const uint8_t* const bytes = matrix.bits + row * num_bytes;
         if (matrix.starts[row] != start) return false;
-        for (size_t k = 0; k < num_bytes; ++k) start += num_bits(bytes[k]);
+        int32_t count = 0;
+        for (size_t k = 0; k < num_bytes; ++k) count += num_bits(bytes[k]);
         // Checked row by row, so that the sum cannot run over.
-        if (static_cast<size_t>(start) > matrix.num_values) return false;
+        start += matrix.wide[row] != 0 ? count : (count + 1) / 2;
+        if (static_cast<size_t>(start) > matrix.num_value_bytes) return false;
         if (used != 0 && bytes[num_bytes - 1] >> used != 0) return false;
     }
     return matrix.starts[matrix.rows] == start;
@@ -52,7 +54,7 @@ void multiply(const SparseMatrix& matrix, const float* in, size_t width, size_t 
         std::copy(in, in + matrix.columns, padded.begin());
         in = padded.data();
     }
-    const size_t work = matrix.num_values * width / kLeastWork + 1;
+    const size_t work = matrix.num_value_bytes * width / kLeastWork + 1;
     const size_t used = std::max<size_t>(1, std::min({num_threads, work, matrix.rows}));
     if (used == 1) {
         loops.rows(matrix, in, width, 0, matrix.rows, out);

@@ -6,20 +6,22 @@
 
 namespace fewbits {
 
-constexpr size_t kSparsePadding = 16;  // bytes that may be read behind the last value
+constexpr size_t kSparsePadding = 16;  // bytes that may be read behind the last values
 
 // Rows of `columns` elements. A row has ceil(columns / 8) bytes of bits, the least significant first, 1 where an element
-// is not 0; `starts` says where the row's values begin, and with one entry more where they end.
+// is not 0. `starts` says at which byte the row's values begin, and with one entry more where they end: where `wide` is 1
+// a byte each, else half a byte each, -8 ... 7, the low half of a byte first.
 struct SparseMatrix {
     size_t rows;
     size_t columns;
     const uint8_t* bits;
     const int32_t* starts;
-    const int8_t* values;
-    size_t num_values;
+    const uint8_t* wide;
+    const uint8_t* values;
+    size_t num_value_bytes;
 };
 
-// Whether the bits of every row are as many as its values, none behind its last column: then no loop reads too far.
+// Whether every row has as many values as bits, none of these behind its last column: then no loop reads too far.
 bool is_sound(const SparseMatrix& matrix);
 
 // out (rows, width) = matrix x in (columns, width), both row by row, on so many threads.

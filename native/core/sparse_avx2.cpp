@@ -25,29 +25,51 @@ struct Places {
 constexpr Places kPlaces;
 
 // Eight elements of a row as floats, from its next values, up to kSparsePadding bytes behind the last of which are read.
-inline __m256 eight_of(unsigned bits, const int8_t*& value) {
-    const __m128i next = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(value));
+inline __m256 spread(__m128i next, unsigned bits) {
     const __m128i places = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kPlaces.of[bits]));
-    value += _mm_popcnt_u32(bits);
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_shuffle_epi8(next, places)));
 }
 
+struct ByteValues {
+    const uint8_t* next;
+    __m256 operator()(unsigned bits) {
+        const __m128i values = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(next));
+        next += _mm_popcnt_u32(bits);
+        return spread(values, bits);
+    }
+};
+
+struct HalfByteValues {
+    const uint8_t* start;
+    size_t place = 0;  // in half bytes
+    __m256 operator()(unsigned bits) {
+        uint64_t halves;
+        std::memcpy(&halves, start + place / 2, sizeof halves);
+        halves >>= place % 2 * 4;
+        place += static_cast<size_t>(_mm_popcnt_u32(bits));
+        // A byte each, then their values by a table: 0 ... 7, -8 ... -1.
+        const __m128i each = _mm_cvtsi64_si128(static_cast<int64_t>(_pdep_u64(halves, 0x0F0F0F0F0F0F0F0FULL)));
+        const __m128i table = _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1);
+        return spread(_mm_shuffle_epi8(table, each), bits);
+    }
+};
+
 // kRows rows times one column. Several at once: where a row's next values are depends on all before, and is waited for.
-template <size_t kRows>
+template <size_t kRows, class Values>
 void rows_times_column(const SparseMatrix& matrix, const float* in, size_t row, float* out) {
     const size_t num_bytes = (matrix.columns + 7) / 8;
     const uint8_t* bytes[kRows];
-    const int8_t* value[kRows];
+    Values values[kRows];
     __m256 sums[kRows];
     for (size_t i = 0; i < kRows; ++i) {
         bytes[i] = matrix.bits + (row + i) * num_bytes;
-        value[i] = matrix.values + matrix.starts[row + i];
+        values[i] = Values{matrix.values + matrix.starts[row + i]};
         sums[i] = _mm256_setzero_ps();
     }
     for (size_t k = 0; k < num_bytes; ++k) {
         const __m256 from = _mm256_loadu_ps(in + k * 8);
         for (size_t i = 0; i < kRows; ++i) {
-            sums[i] = _mm256_add_ps(sums[i], _mm256_mul_ps(eight_of(bytes[i][k], value[i]), from));
+            sums[i] = _mm256_add_ps(sums[i], _mm256_mul_ps(values[i](bytes[i][k]), from));
         }
     }
     for (size_t i = 0; i < kRows; ++i) {
@@ -62,9 +84,17 @@ void rows(const SparseMatrix& matrix, const float* in, size_t width, size_t star
         rows_times(matrix, in, width, start, stop, out);
         return;
     }
-    size_t row = start;
-    for (; row + 4 <= stop; row += 4) rows_times_column<4>(matrix, in, row, out);
-    for (; row < stop; ++row) rows_times_column<1>(matrix, in, row, out);
+    for (size_t row = start; row < stop;) {
+        const bool four = row + 4 <= stop, wide = matrix.wide[row] != 0;
+        const bool alike = four && wide == (matrix.wide[row + 1] != 0) && wide == (matrix.wide[row + 2] != 0) &&
+                           wide == (matrix.wide[row + 3] != 0);
+        if (alike) {
+            (wide ? rows_times_column<4, ByteValues> : rows_times_column<4, HalfByteValues>)(matrix, in, row, out);
+        } else {
+            (wide ? rows_times_column<1, ByteValues> : rows_times_column<1, HalfByteValues>)(matrix, in, row, out);
+        }
+        row += alike ? 4 : 1;
+    }
 }
 
 }  // namespace

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from fewbits.methods.epr import Epr, EprConfig
     from fewbits.methods.lossless import Lossless, LosslessConfig
     from fewbits.methods.miracle import Miracle, MiracleConfig
+    from fewbits.methods.qswd import Qswd, QswdConfig
+    from fewbits.nn.covariances import input_covariances
     from fewbits.report import Report
 
 _HOMES = {
@@ -28,6 +30,7 @@ _HOMES = {
     "open": "api",
     "info": "container.inspect",
     "verify": "container.inspect",
+    "input_covariances": "nn.covariances",
     # a training loop
     "attach": "api",
     "save": "api",
@@ -40,6 +43,8 @@ _HOMES = {
     "EprConfig": "methods.epr",
     "Miracle": "methods.miracle",
     "MiracleConfig": "methods.miracle",
+    "Qswd": "methods.qswd",
+    "QswdConfig": "methods.qswd",
     # the contracts
     "Method": "method",
     "TrainableMethod": "method",
@@ -73,6 +78,8 @@ __all__ = [
     "Method",
     "Miracle",
     "MiracleConfig",
+    "Qswd",
+    "QswdConfig",
     "Report",
     "Representation",
     "Source",
@@ -83,6 +90,7 @@ __all__ = [
     "compress",
     "decompress",
     "info",
+    "input_covariances",
     "load",
     "open",
     "save",

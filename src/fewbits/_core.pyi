@@ -174,15 +174,23 @@ def relax_backward(
 ) -> float:
     """Fill in the gradients of latents; returns the sum of values × their gradients."""
 
-# sparse matrices: rows of bits in whole bytes, where each row's values start, and int8 values with 16 more behind them
+# sparse matrices: rows of bits in whole bytes, at which byte each row's values start and whether these are bytes or
+# halves, and the values, with 16 bytes more behind them
 
-def is_sparse_sound(bits: NDArray[np.uint8], starts: NDArray[np.int32], values: NDArray[np.int8], columns: int) -> bool:
+def is_sparse_sound(
+    bits: NDArray[np.uint8],
+    starts: NDArray[np.int32],
+    wide: NDArray[np.uint8],
+    values: NDArray[np.uint8],
+    columns: int,
+) -> bool:
     """Return whether each row has as many values as bits, and no bit behind its last column."""
 
 def multiply_sparse(
     bits: NDArray[np.uint8],
     starts: NDArray[np.int32],
-    values: NDArray[np.int8],
+    wide: NDArray[np.uint8],
+    values: NDArray[np.uint8],
     columns: int,
     matrix: NDArray[np.float32],
     num_threads: int,

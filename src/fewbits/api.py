@@ -299,15 +299,16 @@ def _with_factors(
     limit: int | None,
 ) -> Any:
     """`load` with keep_factors."""
-    factored, tensors = read_factored(path, into=into, limit=limit)
+    tensors = read_factored(path, into=into, limit=limit)
     if into is None:
-        moved = {
-            name: value.to(device, dtype if value.is_floating_point() else None) for name, value in tensors.items()
+        exact = {name for name, value in tensors.items() if isinstance(value, Tensor) and not value.is_floating_point()}
+        return {
+            name: value.to(device=device, dtype=None if name in exact else dtype) for name, value in tensors.items()
         }
-        return moved | {name: value.to(device=device, dtype=dtype) for name, value in factored.items()}
-    _check_keys(into, {**tensors, **factored})
-    replace_layers(into, factored)
-    into.load_state_dict(tensors, strict=False)
+    _check_keys(into, tensors)
+    replace_layers(into, {name: value for name, value in tensors.items() if isinstance(value, Factored)})
+    rest = {name: value for name, value in tensors.items() if not isinstance(value, Factored)}
+    into.load_state_dict(rest, strict=False)
     return into.to(device=device, dtype=dtype) if device is not None or dtype is not None else into
 
 

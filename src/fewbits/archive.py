@@ -16,7 +16,7 @@ from fewbits.encode import decode, decode_parts
 from fewbits.errors import InvalidArgument
 from fewbits.methods.qswd import Qswd
 from fewbits.methods.qswd.factors import Factors
-from fewbits.nn.factored import Factored, replaceable
+from fewbits.nn.factored import Factored, replaceable, values_of_tiles
 from fewbits.sources import entries_of
 
 
@@ -154,11 +154,8 @@ def read_latents(path: str | os.PathLike[str], into: nn.Module, *, limit: int | 
 
 def read_factored(
     path: str | os.PathLike[str], *, into: nn.Module | None = None, limit: int | None = None
-) -> tuple[dict[str, Factored], dict[str, Tensor]]:
+) -> dict[str, Tensor | Factored]:
     """Read a file whose factors stay factors, where `into` has layers for them and nothing shares them.
-
-    Returns:
-        The factors, and all other tensors, by name.
 
     Raises:
         Corrupt, Truncated, Incompatible, TooLarge, InvalidArgument: as for `fewbits.load`.
@@ -180,19 +177,22 @@ def read_factored(
                 for name in kept:
                     found.setdefault(name, []).append((chunk.span[0] if chunk.span else 0, factors[name]))
     decoded = decode(rest)
-    factored: dict[str, Factored] = {}
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor | Factored] = {}
     for entry in known:
         spec = entry.spec
         if spec.name in found:
             tiles = [factors for _, factors in sorted(found[spec.name], key=lambda tile: tile[0])]
-            factored[spec.name] = Factored(tiles, spec.shape, getattr(torch, spec.dtype))
+            dtype = getattr(torch, spec.dtype)
+            if all(map(Factored.holds, tiles)):
+                tensors[spec.name] = Factored(tiles, spec.shape, dtype)
+            else:
+                tensors[spec.name] = values_of_tiles(tiles, spec.shape, dtype)
         elif entry.target is None:
             tensors[spec.name] = decoded[spec.name]
         else:
             target = decoded[known[entry.target].spec.name]
             tensors[spec.name] = target if entry.shared else target.clone()
-    return factored, tensors
+    return tensors
 
 
 def _all_tensors(reader: Reader, entries: tuple[TensorEntry, ...]) -> dict[str, Tensor]:

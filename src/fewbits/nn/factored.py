@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -28,44 +29,62 @@ _SHARE = 4  # and at most this part of all rows: the whole is never there
 
 
 class SparseLevels(nn.Module):
-    """A sparse matrix (rows, columns) of whole numbers.
+    """A sparse matrix (rows, columns) of whole numbers, -128 … 127.
 
     bits: (rows, ceil(columns / 8)) uint8, an element's bit 1 where it is not 0, the least significant first.
-    starts: (rows + 1,) int32, where a row's values start.
-    values: (count + 16,) int8, or int32 where one is above 127.
+    wide: (rows,) uint8, 1 where the row's values are a byte each; else they are half a byte each, -8 … 7.
+    starts: (rows + 1,) int32, the byte where a row's values start.
+    values: (bytes + 16,) uint8.
     """
 
     bits: Tensor
+    wide: Tensor
     starts: Tensor
     values: Tensor
 
-    def __init__(self, matrix: "np.ndarray[Any, np.dtype[np.int64]]") -> None:
-        """Pack a matrix (rows, columns) int64."""
+    def __init__(self, matrix: NDArray[np.int64]) -> None:
+        """Pack a matrix (rows, columns) of numbers that it can hold."""
         super().__init__()
         self.rows, self.columns = matrix.shape
         present = matrix != 0
+        wide = (matrix.min(axis=1, initial=0) < -8) | (matrix.max(axis=1, initial=0) > 7)
+        counts = present.sum(axis=1)
+        sizes = np.where(wide, counts, (counts + 1) // 2)
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        row, column = np.nonzero(present)
+        kept, place = matrix[row, column], np.arange(row.size) - np.repeat(np.cumsum(counts) - counts, counts)
+        values = np.zeros(int(starts[-1]) + _PADDING, np.uint8)
+        is_wide = wide[row]
+        values[starts[row[is_wide]] + place[is_wide]] = kept[is_wide] & 255
+        for half in (0, 1):
+            mine = ~is_wide & (place % 2 == half)
+            values[starts[row[mine]] + place[mine] // 2] |= ((kept[mine] & 15) << (4 * half)).astype(np.uint8)
         bits = np.packbits(present, axis=1, bitorder="little")
-        starts = np.concatenate([[0], np.cumsum(present.sum(axis=1))]).astype(np.int32)
-        kept = matrix[matrix != 0]
-        narrow = bool(np.abs(kept).max(initial=0) <= 127)
-        values = np.zeros(kept.size + _PADDING, np.int8 if narrow else np.int32)
-        values[: kept.size] = kept
-        for name, array in (("bits", bits), ("starts", starts), ("values", values)):
+        arrays = (bits, wide.astype(np.uint8), starts.astype(np.int32), values)
+        for name, array in zip(("bits", "wide", "starts", "values"), arrays, strict=True):
             self.register_buffer(name, torch.from_numpy(array))
+
+    @staticmethod
+    def holds(matrix: NDArray[np.int64]) -> bool:
+        """Whether all numbers are within reach."""
+        return int(matrix.min(initial=0)) >= -128 and int(matrix.max(initial=0)) <= 127
 
     @property
     def num_bytes(self) -> int:
         """Bytes that are held."""
-        return sum(each.numel() * each.element_size() for each in (self.bits, self.starts, self.values))
+        return sum(each.numel() * each.element_size() for each in self.buffers())
 
     def dense(self, start: int, stop: int) -> Tensor:
         """Return some rows, (stop - start, columns) float32, on the matrix's device."""
-        places = torch.arange(8, dtype=torch.uint8, device=self.bits.device)
-        present = (self.bits[start:stop, :, None] >> places & 1).bool().flatten(1)[:, : self.columns]
-        found = torch.zeros(present.shape, device=self.bits.device)
-        first, last = int(self.starts[start]), int(self.starts[stop])
-        found[present] = self.values[first:last].float()
-        return found
+        eight = torch.arange(8, dtype=torch.uint8, device=self.bits.device)
+        present = (self.bits[start:stop, :, None] >> eight & 1).flatten(1)[:, : self.columns]
+        place = present.cumsum(1, dtype=torch.int64) - 1
+        wide = self.wide[start:stop, None].bool()
+        byte = self.starts[start:stop, None] + torch.where(wide, place, place // 2)
+        held = self.values[byte.clamp(min=0)].int()
+        halves = ((held >> 4 * (place % 2).int() & 15) ^ 8) - 8
+        found = torch.where(wide, (held ^ 128) - 128, halves)
+        return torch.where(present.bool(), found, 0).float()
 
     def forward(self, matrix: Tensor) -> Tensor:
         """Return the product with a matrix (columns, m) float: (rows, m) of its dtype; the gradient is its."""
@@ -79,13 +98,14 @@ class SparseLevels(nn.Module):
     def multiplied(self, matrix: Tensor) -> Tensor:
         """The product, without a gradient: by the core on a CPU, else some rows at a time."""
         native = core()
-        plain = matrix.device.type == "cpu" and matrix.dtype == torch.float32 and self.values.dtype == torch.int8
+        plain = matrix.device.type == "cpu" and matrix.dtype == torch.float32
         if native is None or not plain or torch.compiler.is_compiling():
             return torch.cat([self.dense(*block).to(matrix.dtype) @ matrix for block in self.blocks()])
         out = torch.empty(self.rows, matrix.shape[1])
         native.multiply_sparse(
             self.bits.numpy(),
             self.starts.numpy(),
+            self.wide.numpy(),
             self.values.numpy(),
             self.columns,
             matrix.contiguous().numpy(),
@@ -97,12 +117,11 @@ class SparseLevels(nn.Module):
     def _load_from_state_dict(self, *arguments: Any, **named: Any) -> None:
         super()._load_from_state_dict(*arguments, **named)
         native = core()
-        arrays = [each.cpu().numpy() for each in (self.bits, self.starts, self.values)]
-        bits, starts, values = arrays
-        # What the core reads by must be sound, wherever it comes from.
-        if values.dtype != np.int8 or native is None:
+        if native is None:
             return
-        if not native.is_sparse_sound(bits, starts, values, self.columns):
+        arrays = [each.cpu().numpy() for each in (self.bits, self.starts, self.wide, self.values)]
+        # What the core reads by must be sound, wherever it comes from.
+        if not native.is_sparse_sound(arrays[0], arrays[1], arrays[2], arrays[3], self.columns):
             raise InvalidArgument("the state of a sparse matrix has other values than bits.")
 
 
@@ -176,6 +195,11 @@ class Factored(nn.Module):
         self.tiles = nn.ModuleList(FactoredTile(each, columns) for each in tiles)
         self._ends = np.cumsum([tile.num_rows for tile in self._each()])
 
+    @staticmethod
+    def holds(factors: Factors) -> bool:
+        """Whether a tile's levels are within reach: at some eight bits a weight there is nothing to gain."""
+        return factors.one_hot or SparseLevels.holds(factors.coefficients)
+
     def _each(self) -> list[FactoredTile]:
         return [tile for tile in self.tiles if isinstance(tile, FactoredTile)]
 
@@ -205,6 +229,16 @@ class Factored(nn.Module):
         device = next(self.buffers()).device
         whole = self.multiply(torch.eye(math.prod(self.shape[1:]), device=device))
         return whole.reshape(self.shape).to(self.dtype)
+
+
+def values_of_tiles(tiles: Sequence[Factors], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Return a tensor of tiles' factors, exactly as a file decodes."""
+    columns = math.prod(shape[1:])
+    pieces = [
+        factors.values(math.prod(factors.coefficients.shape[-1:]) * factors.tiling.height // columns, columns)
+        for factors in tiles
+    ]
+    return torch.from_numpy(np.concatenate(pieces)).to(dtype).reshape(shape)
 
 
 # ---- layers
