@@ -20,6 +20,7 @@ NAMES = (
     "epr_step",
     "epr_time",
     "epr_order",
+    "factored",
     "channel",
     "miracle",
     "resnet20_samples",

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from fewbits.archive import Archive, Latents, read_factored, read_latents, read_tensors
+from fewbits.archive import Archive, read_latents, read_tensors
 from fewbits.budget import COARSEST, Trial, meet, parse_size
 from fewbits.chunk import Chunk
 from fewbits.container.atomic import check_target, write_atomic
@@ -21,15 +21,13 @@ from fewbits.container.inspect import info, verify
 from fewbits.container.writer import file_bytes
 from fewbits.encode import Progress, encode, executor_for, survey
 from fewbits.errors import InvalidArgument
-from fewbits.method import Method, Source, TrainableMethod
+from fewbits.method import Method, Source
 from fewbits.methods.ecsq import Ecsq
 from fewbits.methods.lossless import Lossless
 from fewbits.native import check_environment
 from fewbits.nn.attach import attach, attached_of
-from fewbits.nn.attached import Attached
-from fewbits.nn.factored import Factored
-from fewbits.nn.factored import replace as replace_layers
 from fewbits.outcome import lossy_rate, report_of
+from fewbits.receive import attach_again, check_keys, load_with_factors
 from fewbits.registry import method_class
 from fewbits.report import Report
 from fewbits.sources import Checkpoint, SourceLike, entries_of, read_checkpoint
@@ -275,12 +273,12 @@ def load(
             raise InvalidArgument("keep_latents needs into=, the module that the latents are attached to.")
         latents = read_latents(path, into, limit=limit)
         load(path, into=into, device=device, dtype=dtype, limit=limit)
-        return _attached_again(into, latents, rate_weight)
+        return attach_again(into, latents, rate_weight)
     if keep_factors:
-        return _with_factors(path, into, device, dtype, limit)
+        return load_with_factors(path, into, device, dtype, limit)
     tensors = read_tensors(path, into=into, limit=limit)
     if into is not None:
-        _check_keys(into, tensors)
+        check_keys(into, tensors)
         into.load_state_dict(tensors, strict=True)
         return into.to(device=device, dtype=dtype) if device is not None or dtype is not None else into
     moved: dict[int, Tensor] = {}
@@ -289,60 +287,6 @@ def load(
             floating = tensor.dtype.is_floating_point
             moved[id(tensor)] = tensor.to(device=device, dtype=dtype if floating else None)
     return {name: moved[id(tensor)] for name, tensor in tensors.items()}
-
-
-def _with_factors(
-    path: str | os.PathLike[str],
-    into: nn.Module | None,
-    device: torch.device | str | None,
-    dtype: torch.dtype | None,
-    limit: int | None,
-) -> Any:
-    """`load` with keep_factors."""
-    tensors = read_factored(path, into=into, limit=limit)
-    if into is None:
-        exact = {name for name, value in tensors.items() if isinstance(value, Tensor) and not value.is_floating_point()}
-        return {
-            name: value.to(device=device, dtype=None if name in exact else dtype) for name, value in tensors.items()
-        }
-    _check_keys(into, tensors)
-    replace_layers(into, {name: value for name, value in tensors.items() if isinstance(value, Factored)})
-    rest = {name: value for name, value in tensors.items() if not isinstance(value, Factored)}
-    into.load_state_dict(rest, strict=False)
-    return into.to(device=device, dtype=dtype) if device is not None or dtype is not None else into
-
-
-def _attached_again(module: nn.Module, latents: Latents, rate_weight: float | None) -> Attached:
-    """Attach a file's latents to the module that it was loaded into."""
-    kind = method_class(latents.method)
-    if not issubclass(kind, TrainableMethod):
-        raise InvalidArgument(f"the method {latents.method!r} has no latents to train.")
-    weight = rate_weight if rate_weight is not None else latents.rate_weight
-    names = [spec.name for chunk in latents.chunks for spec in chunk.tensors]
-    method = kind.resumed(latents.chunks)
-    return attach(module, method, rate_weight=weight or 0.0, seed=latents.seed, names=dict.fromkeys(names))
-
-
-def _check_keys(module: nn.Module, tensors: Mapping[str, Tensor | Factored]) -> None:
-    """Check that a module takes exactly these tensors.
-
-    Raises:
-        InvalidArgument: it does not; the first names are named.
-    """
-    own = module.state_dict()
-    missing = [name for name in own if name not in tensors]
-    unexpected = [name for name in tensors if name not in own]
-    if missing or unexpected:
-        parts = [
-            f"{what} {', '.join(map(repr, names[:5]))}{' and more' if len(names) > 5 else ''}"
-            for what, names in (("lacks", missing), ("has besides", unexpected))
-            if names
-        ]
-        raise InvalidArgument(f"the file does not fit into=: compared with the module it {' and '.join(parts)}.")
-    for name, tensor in tensors.items():
-        if own[name].shape != tensor.shape:
-            shapes = f"{tuple(tensor.shape)} in the file and {tuple(own[name].shape)} in into="
-            raise InvalidArgument(f"tensor {name!r} has the shape {shapes}.")
 
 
 def open(path: str | os.PathLike[str], *, limit: int | None = None) -> Archive:

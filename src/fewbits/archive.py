@@ -15,8 +15,8 @@ from fewbits.container.reader import Reader
 from fewbits.encode import decode, decode_parts
 from fewbits.errors import InvalidArgument
 from fewbits.methods.qswd import Qswd
-from fewbits.methods.qswd.factors import Factors
 from fewbits.nn.factored import Factored, replaceable, values_of_tiles
+from fewbits.quantize.factors import Factors
 from fewbits.sources import entries_of
 
 

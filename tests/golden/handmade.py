@@ -16,13 +16,13 @@ from fewbits.coder.body import encode_body
 from fewbits.coder.integers import CodedArray, IntegerModel, ModelSet
 from fewbits.coder.leb128 import write_sint, write_uint
 from fewbits.coder.table import Table
-from fewbits.methods.qswd.factors import Factors
 from fewbits.methods.qswd.payload import coded as coded_factors
 from fewbits.methods.qswd.payload import matrix_shape
-from fewbits.methods.qswd.tiling import Tiling
 from fewbits.models.descriptions import write_models
 from fewbits.models.fit import best_fit
 from fewbits.models.shipped import shipped_table
+from fewbits.quantize.factors import Factors
+from fewbits.quantize.tiling import Tiling
 from fewbits.registry import method_class
 
 SEED = 20_260_101

@@ -42,8 +42,9 @@ def input_covariances(module: nn.Module, inputs: Iterable[Any]) -> dict[str, Ten
         handles.append(layer.register_forward_pre_hook(note))
 
     for path, layer in module.named_modules():
-        plain = isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
-        if plain and id(layer.weight) not in seen:
+        if not isinstance(layer, nn.Linear | nn.Conv2d) or (isinstance(layer, nn.Conv2d) and layer.groups != 1):
+            continue
+        if id(layer.weight) not in seen:
             seen.add(id(layer.weight))
             watch(f"{path}.weight" if path else "weight", layer)
     batches = 0

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from fewbits.errors import InvalidArgument
-from fewbits.methods.qswd.factors import Factors
 from fewbits.native import core
+from fewbits.quantize.factors import Factors
 
 _PADDING = 16  # bytes behind the values, which the core may read
 _BLOCK = 64  # rows that the simple path makes dense at a time, at most

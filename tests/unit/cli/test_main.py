@@ -87,7 +87,19 @@ Run = Callable[..., tuple[int, str, str]]
 
 def test_compress_passes_every_option_on(api: Api, run: Run) -> None:
     code, out, err = run(
-        "compress", "in.pt", "-o", "m.fewbits", "--budget", "8.6MB", "--workers", 3, "--seed", 7, "--bare"
+        "compress",
+        "in.pt",
+        "-o",
+        "m.fewbits",
+        "--budget",
+        "8.6MB",
+        "--workers",
+        3,
+        "--seed",
+        7,
+        "--bare",
+        "--method",
+        "qswd",
     )
     assert (code, err) == (0, "")
     (args, options), *_ = api.calls
@@ -96,6 +108,7 @@ def test_compress_passes_every_option_on(api: Api, run: Run) -> None:
         "budget": "8.6MB",
         "bits": None,
         "lossless": False,
+        "method": "qswd",
         "workers": 3,
         "seed": 7,
         "bare": True,

@@ -14,9 +14,9 @@ from fewbits.errors import Corrupt, InvalidArgument
 from fewbits.method import Source
 from fewbits.methods.ecsq import Ecsq
 from fewbits.methods.qswd import Qswd, QswdConfig
-from fewbits.methods.qswd.factors import Factors
 from fewbits.methods.qswd.payload import coded, read, write
-from fewbits.methods.qswd.tiling import Tiling
+from fewbits.quantize.factors import Factors
+from fewbits.quantize.tiling import Tiling
 
 
 def smooth_kernels(seed: int = 0) -> Tensor:

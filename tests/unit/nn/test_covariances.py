@@ -28,7 +28,7 @@ def test_an_error_of_a_weight_is_felt_as_the_covariance_says() -> None:
     error = torch.randn_like(net.conv.weight)
     outputs = nn.functional.conv2d(images, error, None, 2, 1)
     felt = torch.trace(error.flatten(1) @ found["conv.weight"] @ error.flatten(1).T)
-    assert torch.allclose(felt, outputs.square().sum((1)).mean(), rtol=1e-4)
+    assert torch.allclose(felt, outputs.square().sum(1).mean(), rtol=1e-4)
     reads = net.grouped(net.conv(images)).mean((2, 3))
     assert torch.allclose(found["dense.weight"], reads.T @ reads / 6, atol=1e-5)
 

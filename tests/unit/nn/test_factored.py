@@ -12,10 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import fewbits
 from fewbits.errors import InvalidArgument
 from fewbits.methods.qswd import Qswd, QswdConfig
-from fewbits.methods.qswd.factors import Factors
-from fewbits.methods.qswd.tiling import Tiling
 from fewbits.native import core
 from fewbits.nn.factored import Factored, FactoredConv2d, FactoredEmbedding, FactoredLinear, SparseLevels, held_bytes
+from fewbits.quantize.factors import Factors
+from fewbits.quantize.tiling import Tiling
 
 ISAS = ("numpy", *(isa for isa in ("scalar", "avx2", "avx512") if isa in (core().available_isas() if core() else ())))
 

@@ -21,13 +21,13 @@ from fewbits.errors import Corrupt, InvalidArgument
 from fewbits.method import Method, MethodConfig, Source, Survey
 from fewbits.methods.ecsq import Ecsq
 from fewbits.methods.qswd.choice import Candidate, Settings, Tensor2d, chosen
-from fewbits.methods.qswd.factors import Factors
 from fewbits.methods.qswd.payload import VERSION, matrix_shape, read, write
-from fewbits.methods.qswd.tiling import SIDES, Tiling
 from fewbits.payload import check_version
 from fewbits.plan import group_small, tiles
 from fewbits.quantize.elements import write_values
+from fewbits.quantize.factors import Factors
 from fewbits.quantize.rounding import equal_slope_step, ordered_sum
+from fewbits.quantize.tiling import SIDES, Tiling
 from fewbits.quantize.weights import Weights
 from fewbits.tensors import LOSSY_DTYPES, bits_of, destinations, lossy_weights, rounded_to, spec_of, values_of
 

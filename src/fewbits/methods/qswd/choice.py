@@ -17,12 +17,12 @@ from fewbits.methods.qswd.descent import (
     principal,
     with_examples,
 )
-from fewbits.methods.qswd.factors import Factors
 from fewbits.methods.qswd.levels import DEAD_ZONE, quantised
 from fewbits.methods.qswd.payload import MOST_WIDENING, Coded, coded
-from fewbits.methods.qswd.tiling import Tiling
 from fewbits.models.fit import Fit
+from fewbits.quantize.factors import Factors
 from fewbits.quantize.rounding import BIT_WORTH
+from fewbits.quantize.tiling import Tiling
 
 SCALAR = Tiling("rows", 1)
 _MOST_LEARNED = 1 << 15  # vectors that a codebook is learned from

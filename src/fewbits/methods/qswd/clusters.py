@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewbits.methods.qswd.descent import Matrix, Problem
-from fewbits.methods.qswd.factors import Factors
-from fewbits.methods.qswd.tiling import Tiling
+from fewbits.quantize.factors import Factors
+from fewbits.quantize.tiling import Tiling
 
 _MOST_SEEN = 1 << 15  # vectors that centres are found from
 _BLOCK = 1 << 14  # vectors whose distances are held at a time

@@ -6,11 +6,11 @@ from numpy.typing import NDArray
 from fewbits.coder.integers import IntegerModel
 from fewbits.coder.table import COST_ONE
 from fewbits.methods.qswd.descent import ONE, Matrix, Pair, Problem
-from fewbits.methods.qswd.factors import Factors
 from fewbits.methods.qswd.payload import coded_shape, fit_coefficients
-from fewbits.methods.qswd.tiling import Tiling
 from fewbits.models.fit import Fit
+from fewbits.quantize.factors import Factors
 from fewbits.quantize.rounding import BIT_WORTH
+from fewbits.quantize.tiling import Tiling
 
 DEAD_ZONE = 0.6  # of a step: a coefficient below is 0 until the rate is known
 _FINEST = 12  # bits of a codebook's entries: those of descent

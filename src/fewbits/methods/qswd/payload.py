@@ -15,12 +15,12 @@ from fewbits.coder.body import LEAST_WIDE_BITS, check_size, decode_body, encode_
 from fewbits.coder.integers import ArraySpec, CodedArray
 from fewbits.coder.leb128 import read_uint, write_uint
 from fewbits.errors import Corrupt
-from fewbits.methods.qswd.factors import MOST_EXPONENT, Factors
-from fewbits.methods.qswd.tiling import SIDES, Tiling
 from fewbits.models.descriptions import read_models, write_models
 from fewbits.models.fit import Fit, best_fit
 from fewbits.payload import part_of, read_step
+from fewbits.quantize.factors import MOST_EXPONENT, Factors
 from fewbits.quantize.rounding import row_magnitudes
+from fewbits.quantize.tiling import SIDES, Tiling
 
 VERSION = 1  # WIRE: of the payload; a change needs new golden files
 _COLUMNS, _ONE_HOT = 1, 2  # WIRE: bits of the flags byte

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fewbits.methods.qswd.tiling import Tiling
+from fewbits.quantize.tiling import Tiling
 
 MOST_EXPONENT = 30  # WIRE
 MOST_SUM = 2.0**52  # WIRE: no sum of magnitudes reaches it, so that float64 holds every partial sum exactly
