@@ -21,9 +21,8 @@ CONFIG = images.CodecConfig()
 # By row: what the codec is. All have one training, but for what their names say.
 ROWS = {
     rounding: replace(CONFIG, rounding=rounding) for rounding in ("noise", "straight_through", "universal", "soft")
-} | {"factorized": replace(CONFIG, entropy_model="factorized"), "best": CONFIG}
-TRAINING = images.TrainingConfig(steps=6000)  # half an hour, alike for all but the best
-STEPS = {"best": 16_000}
+} | {"factorized": replace(CONFIG, entropy_model="factorized")}
+TRAINING = images.TrainingConfig(steps=6000)  # half an hour
 # In training universal quantisation is noise, no more: one run serves both rows.
 SAME_TRAINING = {"universal": "noise"}
 
@@ -60,7 +59,7 @@ def main() -> None:
         if done % 500 == 0:
             print(f"{done} of {total} steps, {time.monotonic() - start:.0f} s", flush=True)
 
-    steps = options.steps or STEPS.get(options.row, TRAINING.steps)
+    steps = options.steps or TRAINING.steps
     training, trained = TRAINING._replace(steps=steps), SAME_TRAINING.get(options.row, options.row)
     state = options.out.with_name(f"{trained}.pt")
     codec = images.train(photos(options.data), ROWS[trained], training, checkpoint=state, progress=told)

@@ -54,7 +54,7 @@ class CodecConfig(MethodConfig):
     hyper_width: int = 48
     hyper_latents: int = 32
     family: str = "gaussian"
-    level_bits: int = 4
+    level_bits: int = 5
 
     def __post_init__(self) -> None:
         """Check the settings.
