@@ -56,13 +56,18 @@ void multiply(const SparseMatrix& matrix, const float* in, size_t width, size_t 
     }
     const size_t work = matrix.num_value_bytes * width / kLeastWork + 1;
     const size_t used = std::max<size_t>(1, std::min({num_threads, work, matrix.rows}));
+    const auto work_of = [&](size_t thread) {
+        std::vector<uint32_t> places(matrix.columns + kSparsePadding);
+        std::vector<float> values(matrix.columns + kSparsePadding);
+        SparseRow written{places.data(), values.data()};
+        const size_t start = matrix.rows * thread / used, stop = matrix.rows * (thread + 1) / used;
+        loops.rows(matrix, in, width, start, stop, written, out);
+    };
     if (used == 1) {
-        loops.rows(matrix, in, width, 0, matrix.rows, out);
-        return;
+        work_of(0);
+    } else {
+        on_threads(used, work_of);
     }
-    on_threads(used, [&](size_t thread) {
-        loops.rows(matrix, in, width, matrix.rows * thread / used, matrix.rows * (thread + 1) / used, out);
-    });
 }
 
 }  // namespace fewbits

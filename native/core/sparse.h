@@ -27,9 +27,16 @@ bool is_sound(const SparseMatrix& matrix);
 // out (rows, width) = matrix x in (columns, width), both row by row, on so many threads.
 void multiply(const SparseMatrix& matrix, const float* in, size_t width, size_t num_threads, float* out);
 
+// A row's values that are not 0, and their columns: room for as many as the matrix has columns, and kSparsePadding more.
+struct SparseRow {
+    uint32_t* places;
+    float* values;
+};
+
 // The same for some rows, one after the other; with a width of 1, `in` has whole eights of elements.
 struct SparseLoops {
-    void (*rows)(const SparseMatrix& matrix, const float* in, size_t width, size_t start, size_t stop, float* out);
+    void (*rows)(const SparseMatrix& matrix, const float* in, size_t width, size_t start, size_t stop,
+                 SparseRow& written, float* out);
 };
 
 extern const SparseLoops kScalarSparseLoops;

@@ -1,8 +1,6 @@
 // The loops over a sparse matrix: included by a file for each instruction set.
 #pragma once
 
-#include <array>
-
 #include "sparse.h"
 
 #ifdef _MSC_VER
@@ -40,48 +38,59 @@ struct HalfBytes {
     }
 };
 
-// One row times kWidth columns of `in` side by side.
-template <size_t kWidth, class Values>
-inline void row_times_with(Values values, const SparseMatrix& matrix, const float* in, size_t width, size_t row, float* out) {
+// Where a row's values are and what they are, written out one by one; returns how many.
+template <class Values>
+inline size_t write_out_singly(Values values, const SparseMatrix& matrix, size_t row, SparseRow& found) {
     const size_t num_bytes = (matrix.columns + 7) / 8;
     const uint8_t* const bytes = matrix.bits + row * num_bytes;
-    std::array<float, kWidth> sums{};
+    size_t count = 0;
     for (size_t k = 0; k < num_bytes; ++k) {
         for (unsigned bits = bytes[k]; bits != 0; bits &= bits - 1) {
-            const float* const from = in + (k * 8 + first_bit(bits)) * width;
-            const float factor = values();
-            for (size_t i = 0; i < kWidth; ++i) sums[i] += factor * from[i];
+            found.places[count] = static_cast<uint32_t>(k * 8 + first_bit(bits));
+            found.values[count++] = values();
         }
     }
-    for (size_t i = 0; i < kWidth; ++i) out[i] = sums[i];
+    return count;
 }
 
-template <size_t kWidth>
-inline void row_times(const SparseMatrix& matrix, const float* in, size_t width, size_t row, float* out) {
-    const uint8_t* const values = matrix.values + matrix.starts[row];
-    if (matrix.wide[row] != 0) {
-        row_times_with<kWidth>(Bytes{values}, matrix, in, width, row, out);
-    } else {
-        row_times_with<kWidth>(HalfBytes{values}, matrix, in, width, row, out);
+// A row times kGroups groups of columns of `in` side by side, a Group of them in a register.
+template <class Group, size_t kGroups>
+inline void row_times(const SparseRow& row, size_t count, const float* in, size_t width, float* out) {
+    Group sums[kGroups];
+    for (size_t k = 0; k < count; ++k) {
+        const float* const from = in + row.places[k] * width;
+        for (size_t i = 0; i < kGroups; ++i) sums[i].add(row.values[k], from + i * Group::kSize);
     }
+    for (size_t i = 0; i < kGroups; ++i) sums[i].store(out + i * Group::kSize);
 }
 
-// Columns of `in` by 32, by 8, and one by one. A row's neighbours read the same columns next, so rows are the inner loop.
-inline void rows_times(const SparseMatrix& matrix, const float* in, size_t width, size_t start, size_t stop, float* out) {
-    size_t column = 0;
-    for (; column + 32 <= width; column += 32) {
+struct One {
+    static constexpr size_t kSize = 1;
+    float sum = 0;
+    void add(float value, const float* from) { sum += value * *from; }
+    void store(float* to) const { *to = sum; }
+};
+
+// By panels of columns of `in` that stay near; within, a row is written out once, for four groups of columns, for one, and
+// for the columns left. `write_out` does what write_out_singly does, for rows of bytes or of half bytes.
+template <class Group, class WriteOut>
+inline void rows_times(const SparseMatrix& matrix, const float* in, size_t width, size_t start, size_t stop,
+                       SparseRow& written, float* out, WriteOut write_out) {
+    constexpr size_t kPanel = 256;
+    for (size_t panel = 0; panel < width; panel += kPanel) {
+        const size_t end = panel + kPanel < width ? panel + kPanel : width;
         for (size_t row = start; row < stop; ++row) {
-            row_times<32>(matrix, in + column, width, row, out + row * width + column);
-        }
-    }
-    for (; column + 8 <= width; column += 8) {
-        for (size_t row = start; row < stop; ++row) {
-            row_times<8>(matrix, in + column, width, row, out + row * width + column);
-        }
-    }
-    for (; column < width; ++column) {
-        for (size_t row = start; row < stop; ++row) {
-            row_times<1>(matrix, in + column, width, row, out + row * width + column);
+            const size_t count = write_out(matrix, row, written);
+            float* const to = out + row * width;
+            size_t column = panel;
+            constexpr size_t kOne = Group::kSize, kFour = 4 * kOne;
+            for (; column + kFour <= end; column += kFour) {
+                row_times<Group, 4>(written, count, in + column, width, to + column);
+            }
+            for (; column + kOne <= end; column += kOne) {
+                row_times<Group, 1>(written, count, in + column, width, to + column);
+            }
+            for (; column < end; ++column) row_times<One, 1>(written, count, in + column, width, to + column);
         }
     }
 }
