@@ -1,4 +1,5 @@
 // Tests of the core without Python. Prints each proposition before it is tested; stops at the first that is wrong.
+#include <algorithm>
 #include <cstring>
 #include <limits>
 #include <string>
@@ -12,6 +13,7 @@
 #include "leb128.h"
 #include "loops.h"
 #include "round_trip.h"
+#include "sparse.h"
 #include "test_kernels.h"
 
 namespace fewbits {
@@ -292,6 +294,64 @@ void test_wrong_calls() {
     CHECK(refused > 0);
 }
 
+// Whole numbers throughout: sums are exact in whatever order they are added. Arrays are exactly as large as they must be.
+void test_sparse_products() {
+    Numbers numbers(18);
+    for (int round = 0; round < 400; ++round) {
+        const auto rows = static_cast<size_t>(numbers.below(9)), columns = static_cast<size_t>(1 + numbers.below(90));
+        const auto width = static_cast<size_t>(numbers.below(round % 4 == 0 ? 2 : 300));
+        const size_t num_bytes = (columns + 7) / 8;
+        const uint64_t sparsity = 1 + numbers.below(4);
+        std::vector<uint8_t> bits(rows * num_bytes), wide(rows), values;
+        std::vector<int32_t> starts(1);
+        std::vector<float> dense(rows * columns), in(columns * width), expected(rows * width), out(rows * width);
+        for (float& value : in) value = static_cast<float>(numbers.below(17)) - 8.0F;
+        for (size_t row = 0; row < rows; ++row) {
+            wide[row] = static_cast<uint8_t>(numbers.below(2));
+            size_t count = 0;
+            for (size_t column = 0; column < columns; ++column) {
+                if (numbers.below(sparsity) != 0) continue;
+                const int value = static_cast<int>(numbers.below(wide[row] != 0 ? 256 : 16)) - (wide[row] != 0 ? 128 : 8);
+                dense[row * columns + column] = static_cast<float>(value);
+                bits[row * num_bytes + column / 8] |= static_cast<uint8_t>(1u << column % 8);
+                if (wide[row] != 0) {
+                    values.push_back(static_cast<uint8_t>(value));
+                } else if (count % 2 == 0) {
+                    values.push_back(static_cast<uint8_t>(value & 15));
+                } else {
+                    values.back() = static_cast<uint8_t>(values.back() | (value & 15) << 4);
+                }
+                ++count;
+            }
+            starts.push_back(static_cast<int32_t>(values.size()));
+            for (size_t i = 0; i < width; ++i) {
+                for (size_t column = 0; column < columns; ++column) {
+                    expected[row * width + i] += dense[row * columns + column] * in[column * width + i];
+                }
+            }
+        }
+        const size_t num_value_bytes = values.size();
+        values.resize(num_value_bytes + kSparsePadding, 0xA5);
+        SparseMatrix matrix{rows, columns, bits.data(), starts.data(), wide.data(), values.data(), num_value_bytes};
+        CHECK(is_sound(matrix));
+        for (const Kernels* loops : all_loops()) {
+            use_kernels(*loops);
+            for (size_t num_threads = 1; num_threads <= 3; ++num_threads) {
+                std::fill(out.begin(), out.end(), -1.0F);
+                multiply(matrix, in.data(), width, num_threads, out.data());
+                CHECK(out == expected);
+            }
+        }
+        if (num_value_bytes != 0) {
+            matrix.num_value_bytes -= 1;
+            CHECK(!is_sound(matrix));
+            matrix.num_value_bytes += 1;
+            starts[rows] += 1;
+            CHECK(!is_sound(matrix));
+        }
+    }
+}
+
 struct Test {
     const char* proposition;
     void (*run)();
@@ -316,6 +376,7 @@ constexpr Test kTests[] = {
     {"more bits may be dropped than an element has", test_more_bits_may_be_dropped_than_an_element_has},
     {"more classes may run in lockstep than direct tables are kept", test_more_classes_than_tables_are_kept},
     {"wrong descriptions are refused by name", test_wrong_calls},
+    {"sparse products are those of the dense matrix, and nothing behind their arrays is read", test_sparse_products},
 };
 
 }  // namespace

@@ -18,7 +18,7 @@ from fewbits.methods.qswd.descent import (
     with_examples,
 )
 from fewbits.methods.qswd.levels import DEAD_ZONE, quantised
-from fewbits.methods.qswd.payload import MOST_WIDENING, Coded, coded
+from fewbits.methods.qswd.payload import MOST_WIDENING, Coded, coded, fit_coefficients
 from fewbits.models.fit import Fit
 from fewbits.quantize.factors import Factors
 from fewbits.quantize.rounding import BIT_WORTH
@@ -174,14 +174,14 @@ def _halvings(height: int) -> list[int]:
 
 
 def _estimate(coefficients: Matrix, fine: float) -> float:
-    """About what coefficients (rank, N) of orthonormal columns cost: squared steps, and a row's entropy in bits."""
+    """About what coefficients (rank, N) of orthonormal columns cost: squared steps, and bits as these are worth.
+
+    NUMERICS: fine is a power of two, so that this sum of squares is exact; costs of models are whole numbers.
+    """
     levels = np.rint(coefficients / fine)
     levels[np.abs(coefficients) < DEAD_ZONE * fine] = 0
-    cost = float(np.square(coefficients / fine - levels).sum())
-    for row in levels:
-        counts = np.unique(row, return_counts=True)[1].astype(np.float64)
-        cost += BIT_WORTH * float((counts * np.log2(row.size / counts)).sum())
-    return cost
+    error = float(np.square(coefficients / fine - levels).sum())
+    return error + BIT_WORTH * fit_coefficients(levels.astype(np.int64)).bits
 
 
 def _error(tensor: Tensor2d, factors: Factors) -> float:
@@ -190,5 +190,10 @@ def _error(tensor: Tensor2d, factors: Factors) -> float:
     error = values - tensor.matrix
     if tensor.covariance is None:
         return float(np.add.accumulate(np.square(error).ravel())[-1])
-    mean = float(np.trace(tensor.covariance)) / len(tensor.covariance)
-    return float(((error @ tensor.covariance) * error).sum()) / max(mean, 1e-300)
+    # NUMERICS: sixteenths of a step, and whole numbers for a covariance: sums are exact, as in descent.
+    sixteenths = np.rint(16 * error)
+    whole = Problem.of(np.zeros((1, 1))).weighted(tensor.covariance).covariance
+    if whole is None:
+        return 0.0
+    total = float((sixteenths @ whole * sixteenths).sum())
+    return total / 256 / max(float(np.trace(whole)) / len(whole), 1e-300)

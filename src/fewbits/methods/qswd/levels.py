@@ -1,5 +1,7 @@
 """From factors in fine units to factors on their grids: whole numbers, chosen with the rate in view."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,7 +26,9 @@ def grid_of(pair: Pair, fine: float) -> tuple[NDArray[np.int64], NDArray[np.int6
     The slope is that of the coefficients' step: an error of a column counts as often as the column is used.
     """
     use = np.sqrt(np.square(pair.coefficients).sum(axis=1)) / fine
-    bits = np.clip(np.rint(np.log2(np.maximum(use, 1e-9))), 0, _FINEST).astype(np.int64)
+    # NUMERICS: the nearest power of two by its exponent: logarithms differ between machines.
+    fraction, exponent = np.frexp(use)
+    bits = np.clip(np.where(fraction < math.sqrt(0.5), exponent - 1, exponent), 0, _FINEST).astype(np.int64)
     finest = int(bits.max(initial=0))
     return np.rint(np.ldexp(pair.codebook / ONE, bits)).astype(np.int64), finest - bits, finest
 
