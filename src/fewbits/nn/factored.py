@@ -3,10 +3,10 @@
     y = W x,    W's blocks = C Z        rows:     u = Z x,   y = C u       block by block of outputs
                                         columns:  t = Cᵀ x,  y = Zᵀ t      block by block of inputs
 
-Z is held as a bit an element and a byte for each that is not 0: at two bits a weight an eighth of float32. Products are
-ordinary float arithmetic: what is exact is the factors.
+Z is held as a bit an element and, for each that is not 0, half a byte, or a byte in rows that need it: at two bits a
+weight a tenth of float32. Products are ordinary float arithmetic: what is exact is the factors.
 
-Surprise: the layers' factors do not train. To train them, attach `Qswd` to the module itself (docs/methods/qswd.md).
+Surprise: factors do not train; gradients reach inputs and biases only.
 """
 
 import math
@@ -26,6 +26,7 @@ from fewbits.quantize.factors import Factors
 _PADDING = 16  # bytes behind the values, which the core may read
 _BLOCK = 64  # rows that the simple path makes dense at a time, at most
 _SHARE = 4  # and at most this part of all rows: the whole is never there
+_MOST_ONE_HOT = 1 << 26  # elements of one-hot coefficients that are made sparse
 
 
 class SparseLevels(nn.Module):
@@ -74,13 +75,13 @@ class SparseLevels(nn.Module):
         """Bytes that are held."""
         return sum(each.numel() * each.element_size() for each in self.buffers())
 
-    def dense(self, start: int, stop: int) -> Tensor:
-        """Return some rows, (stop - start, columns) float32, on the matrix's device."""
+    def dense(self, rows: Tensor | slice) -> Tensor:
+        """Return some rows, by their indices (k,) or a range of them: (k, columns) float32, on the matrix's device."""
         eight = torch.arange(8, dtype=torch.uint8, device=self.bits.device)
-        present = (self.bits[start:stop, :, None] >> eight & 1).flatten(1)[:, : self.columns]
+        present = (self.bits[rows][:, :, None] >> eight & 1).flatten(1)[:, : self.columns]
         place = present.cumsum(1, dtype=torch.int64) - 1
-        wide = self.wide[start:stop, None].bool()
-        byte = self.starts[start:stop, None] + torch.where(wide, place, place // 2)
+        wide = self.wide[rows][:, None].bool()
+        byte = self.starts[:-1][rows][:, None] + torch.where(wide, place, place // 2)
         held = self.values[byte.clamp(min=0)].int()
         halves = ((held >> 4 * (place % 2).int() & 15) ^ 8) - 8
         found = torch.where(wide, (held ^ 128) - 128, halves)
@@ -90,17 +91,17 @@ class SparseLevels(nn.Module):
         """Return the product with a matrix (columns, m) float: (rows, m) of its dtype; the gradient is its."""
         return _Multiply.apply(matrix, self)
 
-    def blocks(self) -> Sequence[tuple[int, int]]:
+    def blocks(self) -> list[slice]:
         """Return ranges of rows that may be dense at a time."""
         height = max(1, min(_BLOCK, self.rows // _SHARE))
-        return [(start, min(start + height, self.rows)) for start in range(0, self.rows, height)]
+        return [slice(start, min(start + height, self.rows)) for start in range(0, self.rows, height)]
 
     def multiplied(self, matrix: Tensor) -> Tensor:
         """The product, without a gradient: by the core on a CPU, else some rows at a time."""
         native = core()
         plain = matrix.device.type == "cpu" and matrix.dtype == torch.float32
         if native is None or not plain or torch.compiler.is_compiling():
-            return torch.cat([self.dense(*block).to(matrix.dtype) @ matrix for block in self.blocks()])
+            return torch.cat([self.dense(block).to(matrix.dtype) @ matrix for block in self.blocks()])
         out = torch.empty(self.rows, matrix.shape[1])
         native.multiply_sparse(
             self.bits.numpy(),
@@ -135,8 +136,10 @@ class _Multiply(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:  # pyright: ignore
         (gradient,), levels = grad_outputs, ctx.levels
-        parts = (levels.dense(a, b).to(gradient.dtype).T @ gradient[a:b] for a, b in levels.blocks())
-        return torch.stack([sum(parts, torch.zeros((), dtype=gradient.dtype, device=gradient.device))])[0], None
+        total = gradient.new_zeros(levels.columns, gradient.shape[1])
+        for block in levels.blocks():
+            total += levels.dense(block).to(gradient.dtype).T @ gradient[block]
+        return total, None
 
 
 class FactoredTile(nn.Module):
@@ -175,13 +178,13 @@ class FactoredTile(nn.Module):
 
     def looked_up(self, indices: Tensor) -> Tensor:
         """Return the rows of indices (N,), (N, n) float32."""
-        wanted = indices.tolist()
-        if self.side == "rows":
-            starts = [index // self.height * self.rank for index in wanted]
-            found = torch.stack([self.levels.dense(start, start + self.rank) for start in starts])
-            return torch.einsum("nk,nkc->nc", self.codebook[indices % self.height], found)
-        found = torch.stack([self.levels.dense(index, index + 1)[0] for index in wanted])
-        return (found.reshape(len(wanted), -1, self.rank) @ self.codebook.T).reshape(len(wanted), -1)
+        if self.side == "columns":
+            found = self.levels.dense(indices).reshape(len(indices), -1, self.rank)
+            return (found @ self.codebook.T).reshape(len(indices), -1)
+        own = indices // self.height * self.rank
+        found = self.levels.dense((own[:, None] + torch.arange(self.rank, device=own.device)).flatten())
+        found = found.reshape(len(indices), self.rank, -1)
+        return torch.einsum("nk,nkc->nc", self.codebook[indices % self.height], found)
 
 
 class Factored(nn.Module):
@@ -198,7 +201,9 @@ class Factored(nn.Module):
     @staticmethod
     def holds(factors: Factors) -> bool:
         """Whether a tile's levels are within reach: at some eight bits a weight there is nothing to gain."""
-        return factors.one_hot or SparseLevels.holds(factors.coefficients)
+        if factors.one_hot:
+            return factors.rank * factors.coefficients.size <= _MOST_ONE_HOT
+        return SparseLevels.holds(factors.coefficients)
 
     def _each(self) -> list[FactoredTile]:
         return [tile for tile in self.tiles if isinstance(tile, FactoredTile)]
@@ -262,39 +267,32 @@ class FactoredLinear(nn.Module):
 
 
 class FactoredConv2d(nn.Module):
-    """`nn.Conv2d` from factors, of any stride, padding, dilation and number of groups."""
+    """`nn.Conv2d` without groups from factors, of any stride, padding and dilation."""
 
     def __init__(self, layer: nn.Conv2d, weight: Factored) -> None:
         """Compute as a layer does, with its bias, and factors in place of its weight."""
         super().__init__()
         self.weight = weight
         self.bias: Tensor | None = layer.bias
-        self.layer = [layer.kernel_size, layer.dilation, layer.stride]
-        self.groups, self.padding_mode = layer.groups, layer.padding_mode
+        self.kernel_size, self.dilation, self.stride = layer.kernel_size, layer.dilation, layer.stride
+        self.padding_mode = layer.padding_mode
         self.padding = layer._reversed_padding_repeated_twice  # pyright: ignore[reportPrivateUsage]
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return the layer's outputs, (B, O, H, W), for inputs (B, I, h, w)."""
+        """Return the layer's outputs, (B, O, H, W), for inputs (B, I, h, w); or both without B."""
+        if inputs.ndim == 3:
+            return self.forward(inputs[None])[0]
         mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
         padded = nn.functional.pad(inputs, self.padding, mode=mode)
-        kernel, dilation, stride = self.layer
+        kernel, dilation, stride = self.kernel_size, self.dilation, self.stride
         sides = [
             (size - d * (k - 1) - 1) // s + 1
             for size, k, d, s in zip(padded.shape[2:], kernel, dilation, stride, strict=True)
         ]
         # A column for each place of the kernel, images side by side.
         columns = nn.functional.unfold(padded, kernel, dilation, 0, stride).movedim(0, 1).flatten(1)
-        if self.groups == 1:
-            outputs = self.weight.multiply(columns)
-        else:
-            outputs = self._grouped(columns.reshape(self.groups, -1, columns.shape[1]))
-        outputs = outputs.reshape(len(outputs), len(inputs), *sides).movedim(1, 0)
+        outputs = self.weight.multiply(columns).reshape(-1, len(inputs), *sides).movedim(1, 0)
         return outputs if self.bias is None else outputs + self.bias[:, None, None]
-
-    def _grouped(self, columns: Tensor) -> Tensor:
-        """Outputs (O, m) of groups that see inputs of their own, (groups, n, m)."""
-        own = self.weight.shape[0] // self.groups
-        return torch.cat([self.weight.multiply(each)[own * g : own * (g + 1)] for g, each in enumerate(columns)])
 
 
 class FactoredEmbedding(nn.Module):
@@ -303,7 +301,7 @@ class FactoredEmbedding(nn.Module):
     def __init__(self, layer: nn.Embedding, weight: Factored) -> None:
         """Look up as a layer does, from factors in place of its weight."""
         super().__init__()
-        self.weight, self.embedding_dim = weight, layer.embedding_dim
+        self.weight = weight
 
     def forward(self, indices: Tensor) -> Tensor:
         """Return the rows of indices (...), (..., embedding_dim)."""
@@ -315,7 +313,10 @@ _KINDS = ((nn.Linear, FactoredLinear), (nn.Conv2d, FactoredConv2d), (nn.Embeddin
 
 
 def replaceable(module: nn.Module) -> set[str]:
-    """Return the names of the weights whose layers have a form with factors, and which no other layer shares."""
+    """Return the names of the weights whose layers have a form with factors, and which no other layer shares.
+
+    Convolutions with groups have none: each group would need a product with all rows.
+    """
     count: dict[int, int] = {}
     for _, value in module.named_parameters(remove_duplicate=False):
         count[id(value)] = count.get(id(value), 0) + 1
@@ -326,7 +327,8 @@ def replaceable(module: nn.Module) -> set[str]:
             continue
         if all(type(layer) is not known for known, _ in _KINDS) or count.get(id(layer.weight)) != 1:
             continue
-        if not (isinstance(layer, nn.Embedding) and layer.max_norm is not None):
+        changes_itself = isinstance(layer, nn.Embedding) and layer.max_norm is not None
+        if not changes_itself and not (isinstance(layer, nn.Conv2d) and layer.groups != 1):
             found.add(f"{name}.weight")
     return found
 
