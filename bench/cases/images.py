@@ -16,7 +16,7 @@ takes_rivals = False
 VARIABLE = "FEWBITS_IMAGE_RUNS"  # names the folder where codecs and checkpoints are, or are left
 RECIPES = ("noise", "straight_through", "universal", "soft", "factorized")
 DITHERED = ("universal", "soft")
-BEST = "soft"
+BEST = "straight_through"
 TRAIN_IS_USE, ESTIMATE, BD_RATE = 0.005, 0.01, -0.15
 
 

@@ -18,10 +18,11 @@ from fewbits import images
 
 HELD_OUT = 4  # photos
 CONFIG = images.CodecConfig()
-# By row: what the codec is. All have one training, but for what their names say.
+# By row: what the codec is. All have one training, but for what their names say; of a dither, levels are for use alone.
 ROWS = {
     rounding: replace(CONFIG, rounding=rounding) for rounding in ("noise", "straight_through", "universal", "soft")
 } | {"factorized": replace(CONFIG, entropy_model="factorized")}
+ROWS["soft"] = replace(ROWS["soft"], level_bits=5)
 TRAINING = images.TrainingConfig(steps=6000)  # half an hour
 # In training universal quantisation is noise, no more: one run serves both rows.
 SAME_TRAINING = {"universal": "noise"}

@@ -37,7 +37,7 @@ def train(
     out: Annotated[Path, typer.Option("--out", "-o", help="The codec's file to write.")],
     steps: Annotated[int, typer.Option(min=1, help="Steps of training; 8000 take half an hour on two cores.")] = 8000,
     entropy_model: Annotated[str, typer.Option(help="hyperprior or factorized.")] = "hyperprior",
-    rounding: Annotated[str, typer.Option(help="soft, universal, noise or straight_through.")] = "soft",
+    rounding: Annotated[str, typer.Option(help="straight_through, soft, universal or noise.")] = "straight_through",
     checkpoint: Annotated[
         Path | None, typer.Option(help="Keep the state here while training; a run that stopped goes on from it.")
     ] = None,

@@ -46,7 +46,7 @@ class CodecConfig(MethodConfig):
     """
 
     entropy_model: str = "hyperprior"
-    rounding: str = "soft"
+    rounding: str = "straight_through"
     sharpness: float = 10.0
     trades: tuple[float, ...] = (0.0015, 0.0032, 0.0067, 0.013, 0.025)
     widths: tuple[int, ...] = (64, 96)
@@ -54,7 +54,7 @@ class CodecConfig(MethodConfig):
     hyper_width: int = 48
     hyper_latents: int = 32
     family: str = "gaussian"
-    level_bits: int = 5
+    level_bits: int = 4
 
     def __post_init__(self) -> None:
         """Check the settings.
