@@ -47,9 +47,9 @@ CASES = (
 MORE_CASES = (
     Case("lenet5_scalar", first_seed=10),
     Case("lenet5_dft", num_seeds=1, first_seed=5),
-    Case("lenet5_straight_through", num_seeds=3, timed=False),
-    Case("lenet5_soft", num_seeds=3, timed=False),
-    Case("lenet5_universal", num_seeds=3, timed=False),
+    Case("lenet5_straight_through", num_seeds=1, timed=False),
+    Case("lenet5_soft", num_seeds=1, timed=False),
+    Case("lenet5_universal", num_seeds=1, timed=False),
     Case("lenet300_paper", timed=False, num_seeds=1),
     Case("lenet5_paper", timed=False, num_seeds=1),
 )
