@@ -170,7 +170,7 @@ IMAGE_STYLE = CURVE_STYLE.replace(".curve", ".line")
 # By picture, what it calls each curve, and how the names of its rows begin.
 IMAGE_CURVES = {
     "images_kodak": {
-        "fewbits, trained here": "fewbits soft quality ",
+        "fewbits, trained here": "fewbits straight_through quality ",
         "JPEG": "JPEG ",
         "WebP": "WEBP ",
         "AVIF": "AVIF ",
