@@ -17,17 +17,17 @@ from torch import Tensor
 
 from fewbits.chunk import Chunk, Loss, TensorSpec
 from fewbits.coder.body import LEAST_WIDE_BITS, decode_into, encode_body, framing_bits
-from fewbits.coder.integers import ArraySpec, CodedArray
+from fewbits.coder.integers import ArraySpec, CodedArray, IntegerModel
+from fewbits.coder.table import COST_ONE
 from fewbits.errors import Corrupt
 from fewbits.method import Method, MethodConfig, Source, Survey
 from fewbits.methods.lossless import Lossless, code_bits
 from fewbits.models.descriptions import read_models, write_models
 from fewbits.models.fit import Fit, best_fit
-from fewbits.models.rate_distortion import fitted_levels
 from fewbits.payload import check_version, element_ranges, part_of, read_step
 from fewbits.plan import group_small, is_group, tile_rows, tiles
 from fewbits.quantize.elements import QuantisedElements
-from fewbits.quantize.rounding import Centroids, equal_slope_step, row_magnitudes
+from fewbits.quantize.rounding import Centroids, Gains, equal_slope_step, row_magnitudes
 from fewbits.quantize.survey import MagnitudeSurvey
 from fewbits.quantize.weights import Scaled, Weights
 from fewbits.tensors import LOSSY_DTYPES, bits_of, destinations, lossy_weights, spec_of
@@ -195,9 +195,13 @@ class Ecsq(Method):
         return Coded(description, CodedArray(levels, fit.models, fit.classes), Loss(error, energy, bits)), ""
 
     def _fit(self, scaled: Scaled, levels: NDArray[np.int32]) -> tuple[NDArray[np.int32], Fit]:
+        """Fit models to the levels, round again against them, and fit once more."""
+        fit = self._best_fit(levels)
         if self.settings.rate_distortion:
-            return fitted_levels(scaled, levels, self._best_fit)
-        return levels, self._best_fit(levels)
+            gains = [_gains_of(model) for model in fit.models.models]
+            levels = scaled.rate_distortion_round(levels, gains, fit.classes)
+            fit = self._best_fit(levels)
+        return levels, fit
 
     def _best_fit(self, levels: NDArray[np.int32]) -> Fit:
         keys: NDArray[np.int64] | None = None
@@ -253,3 +257,10 @@ def _step_of(spec: TensorSpec, weights: Weights, source: Source, rate_weight: fl
 def _exact_bits(spec: TensorSpec, weights: Weights) -> Callable[[], float]:
     """What exact coding of the whole tensor takes: found out at the first call, and only then."""
     return cache(lambda: code_bits(weights.bits, spec).bits)
+
+
+def _gains_of(model: IntegerModel) -> Gains:
+    """Gains of the levels a table codes; nothing at high rate, where nearest levels are as good."""
+    if model.table is None or model.shift:
+        return Gains.nothing()
+    return Gains.of_costs(model.table.low + model.centre, model.table.costs / COST_ONE)

@@ -70,11 +70,6 @@ class SparseLevels(nn.Module):
         """Whether all numbers are within reach."""
         return int(matrix.min(initial=0)) >= -128 and int(matrix.max(initial=0)) <= 127
 
-    @property
-    def num_bytes(self) -> int:
-        """Bytes that are held."""
-        return sum(each.numel() * each.element_size() for each in self.buffers())
-
     def dense(self, rows: Tensor | slice) -> Tensor:
         """Return some rows, by their indices (k,) or a range of them: (k, columns) float32, on the matrix's device."""
         eight = torch.arange(8, dtype=torch.uint8, device=self.bits.device)
@@ -117,13 +112,22 @@ class SparseLevels(nn.Module):
 
     def _load_from_state_dict(self, *arguments: Any, **named: Any) -> None:
         super()._load_from_state_dict(*arguments, **named)
-        native = core()
-        if native is None:
-            return
-        arrays = [each.cpu().numpy() for each in (self.bits, self.starts, self.wide, self.values)]
         # What the core reads by must be sound, wherever it comes from.
-        if not native.is_sparse_sound(arrays[0], arrays[1], arrays[2], arrays[3], self.columns):
+        if not self._is_sound():
             raise InvalidArgument("the state of a sparse matrix has other values than bits.")
+
+    def _is_sound(self) -> bool:
+        """Whether each row has as many values as bits, and no bit behind its last column."""
+        bits, starts, wide, values = (each.cpu().numpy() for each in (self.bits, self.starts, self.wide, self.values))
+        native = core()
+        if native is not None:
+            return native.is_sparse_sound(bits, starts, wide, values, self.columns)
+        present = np.unpackbits(bits, axis=1, bitorder="little")
+        counts = present.sum(axis=1, dtype=np.int64)
+        ends = np.cumsum(np.where(wide != 0, counts, (counts + 1) // 2))
+        expected = np.concatenate([[0], ends])
+        fits = int(expected[-1]) + _PADDING <= values.size
+        return fits and not present[:, self.columns :].any() and np.array_equal(starts, expected)
 
 
 class _Multiply(torch.autograd.Function):
@@ -208,11 +212,6 @@ class Factored(nn.Module):
     def _each(self) -> list[FactoredTile]:
         return [tile for tile in self.tiles if isinstance(tile, FactoredTile)]
 
-    @property
-    def num_bytes(self) -> int:
-        """Bytes that are held."""
-        return sum(each.numel() * each.element_size() for each in self.buffers())
-
     def multiply(self, matrix: Tensor) -> Tensor:
         """Return the product of the tensor's matrix (R, n) and a matrix (n, m) float: (R, m) of its dtype."""
         products = [tile.multiply(matrix) for tile in self._each()]
@@ -240,8 +239,7 @@ def values_of_tiles(tiles: Sequence[Factors], shape: tuple[int, ...], dtype: tor
     """Return a tensor of tiles' factors, exactly as a file decodes."""
     columns = math.prod(shape[1:])
     pieces = [
-        factors.values(math.prod(factors.coefficients.shape[-1:]) * factors.tiling.height // columns, columns)
-        for factors in tiles
+        factors.values(factors.coefficients.shape[-1] * factors.tiling.height // columns, columns) for factors in tiles
     ]
     return torch.from_numpy(np.concatenate(pieces)).to(dtype).reshape(shape)
 

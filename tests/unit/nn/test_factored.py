@@ -97,9 +97,7 @@ def test_gradients_reach_the_input() -> None:
 
 
 @pytest.mark.parametrize("what", ["bits", "starts", "wide", "values"])
-def test_a_state_that_does_not_belong_together_is_refused(what: str) -> None:
-    if core() is None:
-        pytest.skip("needs the compiled core")
+def test_a_state_that_does_not_belong_together_is_refused(what: str, isa: str) -> None:
     sparse = SparseLevels(levels(12, 9))
     state = {name: value.clone() for name, value in sparse.state_dict().items()}
     SparseLevels(levels(12, 9, seed=0)).load_state_dict(state)

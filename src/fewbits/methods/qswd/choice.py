@@ -14,6 +14,7 @@ from fewbits.methods.qswd.descent import (
     Problem,
     Sparsity,
     descend,
+    in_whole_numbers,
     principal,
     with_examples,
 )
@@ -27,7 +28,6 @@ from fewbits.quantize.tiling import Tiling
 SCALAR = Tiling("rows", 1)
 _MOST_LEARNED = 1 << 15  # vectors that a codebook is learned from
 _MOST_HEIGHT = 1024  # of vectors whose principal components are found
-_WORTH_A_TRY = 1.0  # a codebook whose estimated cost is above this share of the scalar one's is not learned
 _CLUSTER_HEIGHTS, _CLUSTER_RANKS = (2, 4, 8, 16), (4, 16, 64, 256, 1024)
 
 
@@ -109,12 +109,11 @@ def _tried(tensor: Tensor2d, settings: Settings) -> Iterator[tuple[Factors, Fit 
         problem = _problem(tensor, tiling)
         for rank in settings.ranks or _ranks(problem, tiling):
             start = with_examples(problem, principal(problem, min(rank, tiling.height)), rank)
-            least_rank = start.codebook.shape[1]
-            # An entry of a codebook takes some six bits.
+            # An entry of a codebook takes some six bits. What costs more than the scalar one by then is not learned.
             side = 6 * BIT_WORTH * start.codebook.size
-            if not settings.tilings and _estimate(start.coefficients, problem.fine) + side > _WORTH_A_TRY * least:
+            if not settings.tilings and _estimate(start.coefficients, problem.fine) + side > least:
                 continue
-            if least_rank <= MOST_WIDENING * tiling.height:
+            if start.codebook.shape[1] <= MOST_WIDENING * tiling.height:
                 yield quantised(problem, _learned(problem, start, settings), tiling, tensor.step, tensor.shape)
 
 
@@ -192,8 +191,6 @@ def _error(tensor: Tensor2d, factors: Factors) -> float:
         return float(np.add.accumulate(np.square(error).ravel())[-1])
     # NUMERICS: sixteenths of a step, and whole numbers for a covariance: sums are exact, as in descent.
     sixteenths = np.rint(16 * error)
-    whole = Problem.of(np.zeros((1, 1))).weighted(tensor.covariance).covariance
-    if whole is None:
-        return 0.0
+    whole = in_whole_numbers(tensor.covariance)
     total = float((sixteenths @ whole * sixteenths).sum())
     return total / 256 / max(float(np.trace(whole)) / len(whole), 1e-300)

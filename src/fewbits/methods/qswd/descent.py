@@ -62,10 +62,9 @@ class Problem(NamedTuple):
 
     def weighted(self, covariance: Matrix) -> "Problem":
         """Return the problem with errors that count by a covariance (n, n), of any scale."""
-        peak = float(np.abs(covariance).max(initial=0))
-        if peak == 0:
+        whole = in_whole_numbers(covariance)
+        if not whole.any():
             return self
-        whole = np.rint(covariance * (_H_ONE / peak))
         return self._replace(covariance=whole, most=float(np.abs(whole).sum(axis=1).max()))
 
     def weigh(self, values: Matrix) -> Matrix:
@@ -73,6 +72,12 @@ class Problem(NamedTuple):
         if self.covariance is None:
             return values
         return (values.reshape(-1, len(self.covariance)) @ self.covariance).reshape(values.shape)
+
+
+def in_whole_numbers(covariance: Matrix) -> Matrix:
+    """Return a covariance (n, n) scaled to whole numbers, 1024 the greatest; zeros stay."""
+    peak = float(np.abs(covariance).max(initial=0))
+    return np.rint(covariance * (_H_ONE / peak)) if peak else np.zeros_like(covariance)
 
 
 class Pair(NamedTuple):
