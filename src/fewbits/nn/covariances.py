@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fewbits.errors import InvalidArgument
+from fewbits.nn.unfolding import unfolded
 
 
 @torch.no_grad()
@@ -69,8 +70,11 @@ def _columns_of(layer: nn.Linear | nn.Conv2d, inputs: Tensor) -> Tensor:
     """What a layer's weight is multiplied by, (n, m) float32."""
     if isinstance(layer, nn.Linear):
         return inputs.reshape(-1, layer.in_features).T.float()
-    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    padding = layer._reversed_padding_repeated_twice  # pyright: ignore[reportPrivateUsage]
-    padded = nn.functional.pad(inputs.float(), padding, mode=mode)
-    columns = nn.functional.unfold(padded, layer.kernel_size, layer.dilation, 0, layer.stride)  # pyright: ignore
-    return columns.movedim(0, 1).flatten(1)
+    return unfolded(
+        inputs.float(),
+        layer.kernel_size,
+        dilation=layer.dilation,
+        stride=layer.stride,
+        padding=layer._reversed_padding_repeated_twice,  # pyright: ignore[reportPrivateUsage]
+        mode=layer.padding_mode,
+    )[0]

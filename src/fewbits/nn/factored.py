@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from fewbits.errors import InvalidArgument
 from fewbits.native import core
+from fewbits.nn.unfolding import unfolded
 from fewbits.quantize.factors import Factors
 
 _PADDING = 16  # bytes behind the values, which the core may read
@@ -280,15 +281,14 @@ class FactoredConv2d(nn.Module):
         """Return the layer's outputs, (B, O, H, W), for inputs (B, I, h, w); or both without B."""
         if inputs.ndim == 3:
             return self.forward(inputs[None])[0]
-        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-        padded = nn.functional.pad(inputs, self.padding, mode=mode)
-        kernel, dilation, stride = self.kernel_size, self.dilation, self.stride
-        sides = [
-            (size - d * (k - 1) - 1) // s + 1
-            for size, k, d, s in zip(padded.shape[2:], kernel, dilation, stride, strict=True)
-        ]
-        # A column for each place of the kernel, images side by side.
-        columns = nn.functional.unfold(padded, kernel, dilation, 0, stride).movedim(0, 1).flatten(1)
+        columns, sides = unfolded(
+            inputs,
+            self.kernel_size,
+            dilation=self.dilation,
+            stride=self.stride,
+            padding=self.padding,
+            mode=self.padding_mode,
+        )
         outputs = self.weight.multiply(columns).reshape(-1, len(inputs), *sides).movedim(1, 0)
         return outputs if self.bias is None else outputs + self.bias[:, None, None]
 
