@@ -1,4 +1,4 @@
-"""The networks of the papers' MNIST rows; input (N, 1, 28, 28) in [0, 1], output (N, 10) logits."""
+"""The networks of the rows: LeNets for MNIST, (N, 1, 28, 28) in [0, 1], ResNet-20 for CIFAR-10; (N, 10) logits."""
 
 from collections.abc import Callable
 
@@ -44,6 +44,49 @@ class LeNet5(nn.Module):
         return self.fc2(functional.relu(self.fc1(torch.flatten(features, 1))))
 
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"lenet300": LeNet300, "lenet5": LeNet5}
-# Layers whose outputs are the hidden units, in the order of `units`.
+class Block(nn.Module):
+    """Two 3 × 3 convolutions, (N, in, H, W) -> (N, out, H / stride, W / stride), and the input added."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        """Initialise as PyTorch does."""
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.stride = stride
+        self.padding = (out_channels - in_channels) // 2  # zero channels on either side
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features."""
+        shortcut = nn.functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, *[self.padding] * 2))
+        y = torch.relu(self.bn1(self.conv1(x)))
+        return torch.relu(self.bn2(self.conv2(y)) + shortcut)
+
+
+class ResNet20(nn.Module):
+    """ResNet-20 (He et al. 2016, section 4.2), whose shortcuts have no weights (option A): 269,722 parameters.
+
+    (N, 3, H, W) normalised images -> (N, 10) logits.
+    """
+
+    def __init__(self) -> None:
+        """Initialise as PyTorch does."""
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = nn.Sequential(*[Block(16, 16, 1) for _ in range(3)])
+        self.layer2 = nn.Sequential(Block(16, 32, 2), Block(32, 32, 1), Block(32, 32, 1))
+        self.layer3 = nn.Sequential(Block(32, 64, 2), Block(64, 64, 1), Block(64, 64, 1))
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits."""
+        x = torch.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.linear(x.mean((2, 3)))
+
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {"lenet300": LeNet300, "lenet5": LeNet5, "resnet20": ResNet20}
+# Layers whose outputs are the hidden units, in the order of `units`, of networks that train with fewer.
 UNIT_LAYERS = {"lenet300": ("fc1", "fc2"), "lenet5": ("conv1", "conv2", "fc1")}
