@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from fewbits.chunk import Chunk, Loss, TensorSpec
-from fewbits.container.format import TensorEntry, fingerprint_of
+from fewbits.container.format import TensorEntry, TensorLoss, fingerprint_of
 from fewbits.container.reader import Reader
 from fewbits.encode import decode, decode_parts
 from fewbits.errors import InvalidArgument
+from fewbits.method import TrainableMethod
 from fewbits.methods.qswd import Qswd
 from fewbits.nn.factored import Factored, replaceable, values_of_tiles
 from fewbits.quantize.factors import Factors
+from fewbits.registry import method_class
 from fewbits.sources import entries_of
 
 
@@ -116,7 +118,10 @@ def _reader_for(path: str | os.PathLike[str], entries: tuple[TensorEntry, ...], 
 
 
 class Latents(NamedTuple):
-    """What of a file can be trained on: parts of one method, with their losses where the file has them."""
+    """What of a file can be trained on: parts of a method and of those that it resumes from.
+
+    Parts have their losses where the file has them.
+    """
 
     method: str
     chunks: tuple[Chunk, ...]
@@ -128,7 +133,7 @@ def read_latents(path: str | os.PathLike[str], into: nn.Module, *, limit: int | 
     """Read the parts of a file that are not lossless; `into` is the module that it fits.
 
     Raises:
-        InvalidArgument: there are none, or they are of several methods.
+        InvalidArgument: there are none, or no one method can go on from them all.
         Corrupt, Truncated, Incompatible, TooLarge: as for `fewbits.load`.
     """
     with _reader_for(path, _entries_of_module(into), limit) as reader:
@@ -138,18 +143,28 @@ def read_latents(path: str | os.PathLike[str], into: nn.Module, *, limit: int | 
         by_name = {
             entry.spec.name: loss for entry, loss in zip(header.tensors, losses or (), strict=False) if loss is not None
         }
-    # Of the sums only their ratio is in a file: an energy of 1 gives it back.
     trained = [
-        chunk._replace(losses=tuple(Loss(by_name[s.name].relative_error ** 2, 1.0, 0.0) for s in chunk.tensors))
+        chunk._replace(losses=tuple(_loss_of(by_name[spec.name]) for spec in chunk.tensors))
         if all(spec.name in by_name for spec in chunk.tensors)
         else chunk
         for chunk in chunks
         if chunk.method != "lossless"
     ]
     methods = {chunk.method for chunk in trained}
-    if len(methods) != 1:
+    able = [id for id in methods if methods <= {id, *_resumed_by(id)}]
+    if len(able) != 1:
         raise InvalidArgument(f"the file {os.fspath(path)!r} has no latents of one method to keep.")
-    return Latents(methods.pop(), tuple(trained), header.seed, header.rate_weight)
+    return Latents(able[0], tuple(trained), header.seed, header.rate_weight)
+
+
+def _loss_of(recorded: TensorLoss) -> Loss:
+    """A loss with a file's relative error: of the sums only their ratio is in it, which an energy of 1 gives back."""
+    return Loss(recorded.relative_error**2, 1.0, 0.0, recorded.note)
+
+
+def _resumed_by(id: str) -> tuple[str, ...]:
+    kind = method_class(id)
+    return kind.resumes_from if issubclass(kind, TrainableMethod) else ()
 
 
 def read_factored(

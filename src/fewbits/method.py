@@ -223,6 +223,8 @@ class Representation(nn.Module, ABC):
 class TrainableMethod(Method):
     """A method whose latents can be trained: EPR, MIRACLE, QSWD with fine-tuning."""
 
+    resumes_from: ClassVar[tuple[str, ...]] = ()  # ids of methods whose parts `resumed` takes beside its own
+
     @abstractmethod
     def represent(self, source: Source, *, rate_weight: float, seed: int) -> Representation:
         """Bind the method to a source, its latents started from the source's tensors."""
@@ -242,7 +244,7 @@ class TrainableMethod(Method):
         """Build the method that parts were made with, so that its representations start from their very latents.
 
         Args:
-            chunks: of this method, with their losses where these are known.
+            chunks: of this method and those it resumes from, with their losses where these are known.
 
         Raises:
             InvalidArgument: the method's latents cannot be trained on.

@@ -47,7 +47,9 @@ def attach_again(module: nn.Module, latents: Latents, rate_weight: float | None)
     if not issubclass(kind, TrainableMethod):
         raise InvalidArgument(f"the method {latents.method!r} has no latents to train.")
     weight = rate_weight if rate_weight is not None else latents.rate_weight
-    names = [spec.name for chunk in latents.chunks for spec in chunk.tensors]
+    # A buffer that was coded lossily stays a buffer: there is nothing to train in it.
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    names = [spec.name for chunk in latents.chunks for spec in chunk.tensors if spec.name in parameters]
     method = kind.resumed(latents.chunks)
     return attach(module, method, rate_weight=weight or 0.0, seed=latents.seed, names=dict.fromkeys(names))
 

@@ -110,8 +110,12 @@ def test_evaluation_gives_what_decoding_will_give_and_its_size(id: str, name: st
 def test_encoding_without_training_is_representing_and_committing(id: str) -> None:
     tensors = sources.network()
     method = method_class(id)()
-    encoded = method.encode(Source(tensors), rate_weight=0.1, seed=SEED)
-    assert list(encoded) == list(represent(id, tensors, 0.1).eval().chunks())
+    encoded = list(method.encode(Source(tensors), rate_weight=0.1, seed=SEED))
+    represented = list(represent(id, tensors, 0.1).eval().chunks())
+    if type(method).encode is not TrainableMethod.encode:  # what it leaves to others it may leave to some that train
+        encoded, represented = ([chunk for chunk in chunks if chunk.method == id] for chunks in (encoded, represented))
+    assert encoded
+    assert encoded == represented
 
 
 ALL_CONFIGS = [(id, config) for id in TRAINABLE for config in range(len(inputs_of(id).configs))]

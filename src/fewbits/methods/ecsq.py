@@ -222,29 +222,57 @@ class Ecsq(Method):
         """Return the reconstructions."""
         check_version(chunk, self.payload_version)
         tensors = destinations(chunk, into)
-        position = 0
-        arrays: list[ArraySpec] = []
-        elements: list[QuantisedElements] = []
-        for spec, span in element_ranges(chunk):
-            if spec.dtype not in LOSSY_DTYPES:
-                raise Corrupt(f"tensor {spec.name!r} of dtype {spec.dtype} cannot have an ecsq payload.")
-            step, position = read_step(chunk.payload, position, spec)
-            flags, position = part_of(chunk.payload, position, 1)
-            if flags[0] > _CENTROIDS:
-                raise Corrupt(f"tensor {spec.name!r} has unknown ecsq flags.")
-            centroids: Centroids | None = None
-            if flags[0]:
-                fields, position = part_of(chunk.payload, position, 3)
-                centroids = struct.unpack("<3b", fields)
-            models, position = read_models(chunk.payload, position)
-            rows, row_length = tile_rows(spec, span)
-            if models.class_model is None:
-                rows, row_length = 1, rows * row_length
-            arrays.append(ArraySpec(rows, row_length, models))
-            weights = Weights(bits_of(tensors[spec.name]), spec.dtype)
-            elements.append(QuantisedElements(weights, spec.name, step, centroids))
+        described, position = _described(chunk)
+        arrays = [each.array for each in described]
+        elements = [
+            QuantisedElements(Weights(bits_of(tensors[each.name]), each.dtype), each.name, each.step, each.centroids)
+            for each in described
+        ]
         decode_into(chunk.payload[position:], arrays, elements, num_threads=num_threads)
         return tensors
+
+
+class _Described(NamedTuple):
+    """What a payload says of a tensor before its integers."""
+
+    name: str
+    dtype: str
+    step: float
+    centroids: Centroids | None
+    array: ArraySpec
+
+
+def _described(chunk: Chunk) -> tuple[list[_Described], int]:
+    """Read a payload's descriptions; returns them and the position after them."""
+    position = 0
+    found: list[_Described] = []
+    for spec, span in element_ranges(chunk):
+        if spec.dtype not in LOSSY_DTYPES:
+            raise Corrupt(f"tensor {spec.name!r} of dtype {spec.dtype} cannot have an ecsq payload.")
+        step, position = read_step(chunk.payload, position, spec)
+        flags, position = part_of(chunk.payload, position, 1)
+        if flags[0] > _CENTROIDS:
+            raise Corrupt(f"tensor {spec.name!r} has unknown ecsq flags.")
+        centroids: Centroids | None = None
+        if flags[0]:
+            fields, position = part_of(chunk.payload, position, 3)
+            centroids = struct.unpack("<3b", fields)
+        models, position = read_models(chunk.payload, position)
+        rows, row_length = tile_rows(spec, span)
+        if models.class_model is None:
+            rows, row_length = 1, rows * row_length
+        found.append(_Described(spec.name, spec.dtype, step, centroids, ArraySpec(rows, row_length, models)))
+    return found, position
+
+
+def steps_of(chunk: Chunk) -> dict[str, float]:
+    """Return the steps of a part's tensors, by name.
+
+    Raises:
+        Corrupt, Incompatible: as for `Ecsq.decode`.
+    """
+    check_version(chunk, Ecsq.payload_version)
+    return {each.name: each.step for each in _described(chunk)[0]}
 
 
 def _step_of(spec: TensorSpec, weights: Weights, source: Source, rate_weight: float) -> float:

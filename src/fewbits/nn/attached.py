@@ -214,7 +214,7 @@ class Attached:
             InvalidArgument: there are no batches, or the method's latents are not levels.
         """
         representation = self.representation
-        latents = [module for module in representation.modules() if isinstance(module, LatentTensor)]
+        latents = [one for one in representation.modules() if isinstance(one, LatentTensor) and one.is_trained]
         if not batches or not latents:
             raise InvalidArgument("refining needs batches of training data, and a method with latents that are levels.")
         training, representation_training = self._module.training, representation.training

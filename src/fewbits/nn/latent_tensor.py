@@ -153,9 +153,14 @@ class LatentTensor(nn.Module):
         """What has a value for each latent: the latents, and their average if there is one."""
         return (self.latents, self.average) if self._decay else (self.latents,)
 
-    def _evaluated(self) -> Tensor:
+    def evaluated(self) -> Tensor:
         """What is rounded for evaluation and for files: the average, once there is one."""
         return self.average if self.averages else self.latents
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the latents are neither final nor fixed from the start."""
+        return self.latents.requires_grad
 
     @property
     def committed(self) -> bool:
@@ -210,7 +215,7 @@ class LatentTensor(nn.Module):
         if self._final is not None:
             return self._final[0].astype(np.int64), self._final[1]
         decoder = self._decoder(self.step().float())
-        rounded = self._evaluated().float()
+        rounded = self.evaluated().float()
         if decoder is not None:  # the limit is that of the steps as they are written
             steps = torch.tensor([float(step_of(code)) for code in decoder.step_codes], device=rounded.device)
             rounded = straight_through_round(rounded, self.limit(steps))
@@ -298,7 +303,7 @@ class LatentTensor(nn.Module):
             if decoder == now[1] and np.array_equal(levels, now[0]):
                 return loss._replace(bits=bits)
         with torch.no_grad():
-            unrounded = self.synthesised(self._evaluated().float(), self.step().float())
+            unrounded = self.synthesised(self.evaluated().float(), self.step().float())
             before = values_of(unrounded.reshape(-1)[start : start + values.size])
         return Loss(ordered_sum((after - before) ** 2), ordered_sum(before * before), bits)
 

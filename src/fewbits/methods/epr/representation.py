@@ -1,7 +1,7 @@
 """Latents of a source's tensors: what `epr` trains, evaluates exactly, commits and writes."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from fewbits.chunk import Chunk, Loss, TensorSpec
 from fewbits.errors import InvalidArgument
-from fewbits.method import Reconstruction, Representation, Source
+from fewbits.method import Reconstruction, Source
 from fewbits.methods.epr.frames import LevelTensor
 from fewbits.methods.epr.groups import Strength
 from fewbits.methods.epr.payload import encode_levels
 from fewbits.methods.epr.tidy import tidy_units
 from fewbits.methods.lossless import code_bits
 from fewbits.nn.latent_tensor import LatentTensor, decoded_values
+from fewbits.nn.level_representation import LevelRepresentation
 from fewbits.nn.relaxed import relaxed
 from fewbits.nn.units import UnitGroup
 from fewbits.plan import group_network, tile_shape, tiles
@@ -26,21 +27,19 @@ if TYPE_CHECKING:
     from fewbits.methods.epr import Epr
 
 
-class EprRepresentation(Representation):
+class EprRepresentation(LevelRepresentation):
     """Latents of a source's floating point tensors; what cannot be coded lossily stays as it is."""
-
-    num_updates: Tensor
 
     def __init__(self, method: "Epr", source: Source, *, rate_weight: float, seed: int) -> None:
         """Start the latents from the source's tensors, which are read and not kept."""
-        super().__init__()
+        settings = method.settings
+        super().__init__(settings.latent_rounding(), settings.average, settings.refresh)
         self.rate_weight = rate_weight
         self.num_weights = source.rate_divisor
         self._method, self._seed = method, seed
         self._specs = [spec_of(name, tensor) for name, tensor in source.tensors.items()]
         self._exact: dict[str, tuple[Tensor, str]] = {}
         self.tensors = nn.ModuleList()
-        self.rounding = method.settings.latent_rounding()
         strengths: list[Strength] = []
         for spec in self._specs:
             tensor = source.tensors[spec.name].detach()
@@ -61,8 +60,6 @@ class EprRepresentation(Representation):
         self._exact_bits = sum(
             code_bits(bits_of(tensor), spec_of(name, tensor)).bits for name, (tensor, _) in self._exact.items()
         )
-        self.register_buffer("num_updates", torch.zeros((), dtype=torch.int64))
-        self._num_updates = 0  # the same as a number: a GPU need not be waited for
         self._written: dict[tuple[str, ...], tuple[list[LevelTensor], list[Chunk]]] = {}
 
     def _share(self, groups: Sequence[Sequence[str]]) -> None:
@@ -99,25 +96,6 @@ class EprRepresentation(Representation):
                     bits = bits.to(levels.device) + latents.density.total_bits(levels)
         return Reconstruction(values, bits)
 
-    @torch.no_grad()
-    def update(self) -> None:
-        """Average the latents and, now and then, count them anew: once for each training step."""
-        refresh = self._num_updates % self._method.settings.refresh == 0
-        self._num_updates += 1
-        self.num_updates += 1
-        self.rounding.advance()
-        held = [latents for latents in self.latent_tensors() if not latents.committed]
-        if self._method.settings.average:
-            # The first latents count for little: the average of n of them starts with n / 10.
-            decay = min(self._method.settings.average, (self._num_updates + 1) / (self._num_updates + 10))
-            for latents in held:
-                latents.average.lerp_(latents.latents, 1 - decay)
-            if self._num_updates == 1:
-                self._mark_averages()
-        if refresh:
-            for latents in held:
-                latents.density.refresh(latents.latents)
-
     def owner_of(self, name: str) -> str:
         """Return the tensor that a parameter is of."""
         return self.latent_tensors()[int(name.split(".")[1])].spec.name
@@ -137,15 +115,6 @@ class EprRepresentation(Representation):
         if any(latents.committed for latents in self.latent_tensors()):
             return others
         return tidy_units(groups, self.latent_tensors(), others)
-
-    def _load_from_state_dict(self, *arguments: Any, **named: Any) -> None:
-        super()._load_from_state_dict(*arguments, **named)
-        self._num_updates = int(self.num_updates)
-        self._mark_averages()
-
-    def _mark_averages(self) -> None:
-        for latents in self.latent_tensors():
-            latents.averages = bool(self._method.settings.average and self._num_updates)
 
     def commit(self, step: str) -> None:
         """Make one tensor's levels and decoder final."""

@@ -1,0 +1,53 @@
+"""Factors of a file, to train on, and what is beside them."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from fewbits.chunk import Chunk, Loss
+from fewbits.methods.ecsq import steps_of
+from fewbits.methods.epr import start as epr_start
+from fewbits.quantize.factors import Factors
+
+
+class StartedTile(NamedTuple):
+    """Factors of a tensor or of one of its tiles, and what the file says that they lost."""
+
+    span: tuple[int, int] | None
+    factors: Factors
+    loss: Loss | None
+
+
+class Started(NamedTuple):
+    """What a file has of tensors, by name: factors, levels of `epr`, steps of `ecsq`."""
+
+    tiles: Mapping[str, Sequence[StartedTile]]
+    rest: Mapping[str, epr_start.Started]
+    steps: Mapping[str, float]
+
+
+NOTHING = Started({}, {}, {})
+
+
+def started_from(chunks: Sequence[Chunk], factors: Sequence[Mapping[str, Factors]]) -> Started:
+    """Read what there is of all tensors; tiles are in order.
+
+    Args:
+        factors: of those parts that have some, in their order.
+
+    Raises:
+        InvalidArgument, Corrupt, Incompatible: as for `Epr.resumed`.
+    """
+    tiles: dict[str, list[StartedTile]] = {}
+    steps: dict[str, float] = {}
+    found = iter(factors)
+    for chunk in chunks:
+        if chunk.method == "ecsq":
+            steps |= steps_of(chunk)
+        elif chunk.method == "qswd":
+            losses = chunk.losses or (None,) * len(chunk.tensors)
+            for (name, each), loss in zip(next(found).items(), losses, strict=True):
+                tiles.setdefault(name, []).append(StartedTile(chunk.span, each, None if chunk.span else loss))
+    for parts in tiles.values():
+        parts.sort(key=lambda tile: tile.span or (0, 0))
+    rest = epr_start.started_from([chunk for chunk in chunks if chunk.method == "epr"])
+    return Started(tiles, rest, steps)
