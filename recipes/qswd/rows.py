@@ -21,7 +21,7 @@ class Row:
 
     family: str
     bits: float
-    start: float = 1.5
+    start: float = 1.15
     epochs: int = EPOCHS
     batch: int = 128
     latent_rate: float = 1e-2
@@ -34,7 +34,7 @@ class Row:
 
 
 ROWS = {
-    f"{family}_{word}": Row(family, bits, start=1.0 if family == "vq" else 1.5)
+    f"{family}_{word}": Row(family, bits, start=1.0 if family == "vq" else 1.15)
     for word, bits in BITS.items()
     for family in FAMILIES
 }

@@ -113,8 +113,8 @@ class Qswd(TrainableMethod):
     ) -> EprRepresentation:
         """Start latents of the tensors that are not factored."""
         steps = {glob.escape(name): step for name, step in self.started.steps.items()}
-        method = Epr(EprConfig(average=self.settings.average, refresh=self.settings.refresh, first_steps=steps))
-        method.started = self.started.rest
+        config = EprConfig(average=self.settings.average, refresh=self.settings.refresh, first_steps=steps)
+        method = self.started.rest or Epr(config)
         left = Source(rest, source.module, _plain(source).statistics, source.rate_divisor)
         return method.represent(left, rate_weight=rate_weight, seed=seed)
 

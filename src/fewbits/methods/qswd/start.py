@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from fewbits.chunk import Chunk, Loss
 from fewbits.methods.ecsq import steps_of
-from fewbits.methods.epr import start as epr_start
+from fewbits.methods.epr import Epr
 from fewbits.quantize.factors import Factors
 
 
@@ -18,14 +18,14 @@ class StartedTile(NamedTuple):
 
 
 class Started(NamedTuple):
-    """What a file has of tensors, by name: factors, levels of `epr`, steps of `ecsq`."""
+    """What a file has: by tensor, factors and steps of `ecsq`; and `epr` as its levels were made, if there are any."""
 
     tiles: Mapping[str, Sequence[StartedTile]]
-    rest: Mapping[str, epr_start.Started]
     steps: Mapping[str, float]
+    rest: Epr | None
 
 
-NOTHING = Started({}, {}, {})
+NOTHING = Started({}, {}, None)
 
 
 def started_from(chunks: Sequence[Chunk], factors: Sequence[Mapping[str, Factors]]) -> Started:
@@ -49,5 +49,5 @@ def started_from(chunks: Sequence[Chunk], factors: Sequence[Mapping[str, Factors
                 tiles.setdefault(name, []).append(StartedTile(chunk.span, each, None if chunk.span else loss))
     for parts in tiles.values():
         parts.sort(key=lambda tile: tile.span or (0, 0))
-    rest = epr_start.started_from([chunk for chunk in chunks if chunk.method == "epr"])
-    return Started(tiles, rest, steps)
+    levels = [chunk for chunk in chunks if chunk.method == "epr"]
+    return Started(tiles, steps, Epr.resumed(levels) if levels else None)
