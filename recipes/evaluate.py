@@ -1,8 +1,9 @@
-"""Score a compressed MNIST network: its bytes, and the errors of what it decodes to.
+"""Score a compressed network of the rows: its bytes, and the errors of what it decodes to.
 
     python recipes/evaluate.py FILE --data DIR [--json]
 
-The network is told by the file's fingerprint or its tensors: LeNet300 or LeNet5 (recipes/models.py).
+The network is told by the file's fingerprint or its tensors: one of recipes/models.py. Images are those that its data
+set's recipe keeps apart (recipes/mnist.py, recipes/cifar10.py).
 """
 
 import argparse
@@ -10,11 +11,16 @@ import json
 import sys
 from pathlib import Path
 
+import cifar10
 import mnist
 from models import NETWORKS
 from torch import nn
 
 import fewbits
+
+# What each network is scored on, and the parts of it.
+DATA = {"lenet300": mnist, "lenet5": mnist, "resnet20": cifar10}
+PARTS = {mnist: ("validation", "test"), cifar10: ("validation", "test", "test1k")}
 
 
 def load(path: Path) -> tuple[str, nn.Module]:
@@ -36,7 +42,7 @@ def main() -> int:
     """Print one line, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
-    parser.add_argument("--data", type=Path, required=True, help="the folder that holds mnist/")
+    parser.add_argument("--data", type=Path, required=True, help="the folder that holds mnist/ or cifar10/")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     try:
@@ -49,17 +55,17 @@ def main() -> int:
         "network": name,
         "bytes": options.file.stat().st_size,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "validation_error_percent": round(mnist.error_of(network, mnist.read(options.data, "validation")), 2),
-        "test_error_percent": round(mnist.error_of(network, mnist.read(options.data, "test")), 2),
     }
+    data = DATA[name]
+    for part in PARTS[data]:
+        found[f"{part}_error_percent"] = round(data.error_of(network, data.read(options.data, part)), 2)
     found["times_smaller"] = round(4 * found["parameters"] / found["bytes"], 1)
     if options.json:
         print(json.dumps(found))
     else:
-        print(
-            f"{found['file']}: {name}, {found['bytes']:,} B ({found['times_smaller']}x smaller than float32), test"
-            f" error {found['test_error_percent']} %, validation error {found['validation_error_percent']} %"
-        )
+        errors = ", ".join(f"{part} error {found[f'{part}_error_percent']} %" for part in reversed(PARTS[data]))
+        size = f"{found['bytes']:,} B ({found['times_smaller']}x smaller than float32)"
+        print(f"{found['file']}: {name}, {size}, {errors}")
     return 0
 
 

@@ -21,6 +21,7 @@ NAMES = (
     "epr_time",
     "epr_order",
     "factored",
+    "qswd",
     "channel",
     "miracle",
     "resnet20_samples",

@@ -1,13 +1,11 @@
 """A training step with EPR's latents against the plain step of the same network, in turns, on one thread."""
 
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from . import Options
 from .inputs import load_fewbits, need
-from .resnet import ResNet20
+from .recipe_runs import module_of
 from .row import Figure, Row
 from .timing import Action, interleaved
 
@@ -15,7 +13,6 @@ takes_rivals = False
 
 REPEATS, REPEATS_SLOW = 40, 10
 BATCH = 128
-RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
 
 def rows(options: Options) -> Iterator[Row]:
@@ -24,17 +21,13 @@ def rows(options: Options) -> Iterator[Row]:
     import torch
 
     fewbits = load_fewbits("attach", "Epr", "EprConfig")
-    sys.path.insert(0, str(RECIPES))
-    try:
-        from models import LeNet5, LeNet300  # pyright: ignore
-    finally:
-        sys.path.pop(0)
+    models = module_of("models")
     digits, colours = (BATCH, 1, 28, 28), (BATCH, 3, 32, 32)
     networks: dict[str, tuple[Callable[[], Any], tuple[int, ...], float | None, int]] = {
-        "LeNet-300-100": (LeNet300, digits, 2.5, REPEATS),
-        "LeNet5-Caffe": (LeNet5, digits, 2.5, REPEATS_SLOW),
-        "LeNet5 8-16-40": (lambda: LeNet5((8, 16, 40)), digits, None, REPEATS),
-        "ResNet-20": (ResNet20, colours, 1.5, REPEATS_SLOW),
+        "LeNet-300-100": (models.LeNet300, digits, 2.5, REPEATS),
+        "LeNet5-Caffe": (models.LeNet5, digits, 2.5, REPEATS_SLOW),
+        "LeNet5 8-16-40": (lambda: models.LeNet5((8, 16, 40)), digits, None, REPEATS),
+        "ResNet-20": (models.ResNet20, colours, 1.5, REPEATS_SLOW),
     }
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)

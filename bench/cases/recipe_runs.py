@@ -1,5 +1,6 @@
-"""Runs of the recipes on MNIST: trained where a folder has not got them, scored by recipes/evaluate.py."""
+"""Runs of the recipes: trained where a folder has not got them, scored by recipes/evaluate.py."""
 
+import importlib
 import json
 import os
 import statistics
@@ -44,15 +45,18 @@ def recipe(*words: object) -> str:
     return done.stdout
 
 
-def settings_of(method: str, name: str) -> Any:
-    """Return a row's settings, of recipes/METHOD/rows.py."""
-    import importlib
-
+def module_of(name: str) -> Any:
+    """Return a module of recipes/."""
     sys.path.insert(0, str(RECIPES))
     try:
-        return importlib.import_module(f"{method}.rows").ROWS[name]
+        return importlib.import_module(name)
     finally:
         sys.path.pop(0)
+
+
+def settings_of(method: str, name: str) -> Any:
+    """Return a row's settings, of recipes/METHOD/rows.py."""
+    return module_of(f"{method}.rows").ROWS[name]
 
 
 def augmentation(method: str, name: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from . import Options
 from .comparison import Tensors, fewbits_row, rival_rows
 from .inputs import data_file, data_loaders, need
+from .recipe_runs import module_of
 from .row import Figure, Measured, Row
 
 takes_rivals = True
@@ -63,9 +64,7 @@ def predictions(tensors: Tensors, images: np.ndarray) -> np.ndarray:
     """Return the class, (N,) int64, that these weights give to each of (N, 32, 32, 3) uint8 images."""
     import torch
 
-    from .resnet import MEAN, STANDARD_DEVIATION, ResNet20
-
-    network = ResNet20()
+    network = module_of("models").ResNet20()
     state = {name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()}
     # Strict but for the batch counters, which this checkpoint does not have and evaluation does not use.
     result = network.load_state_dict(state, strict=False)
@@ -73,7 +72,7 @@ def predictions(tensors: Tensors, images: np.ndarray) -> np.ndarray:
     if absent or result.unexpected_keys:
         raise RuntimeError("the checkpoint's names are not those of ResNet-20.")
     network.eval()
-    inputs = (images / np.float32(255) - np.float32(MEAN)) / np.float32(STANDARD_DEVIATION)
+    planes = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
     with torch.inference_mode():
-        batches = torch.from_numpy(inputs.transpose(0, 3, 1, 2).copy()).split(250)
+        batches = module_of("cifar10").inputs_of(planes).contiguous().split(250)
         return torch.cat([network(batch).argmax(1) for batch in batches]).numpy()

@@ -88,7 +88,10 @@ def attach(
     representation = method.represent(source, rate_weight=control.rate_weight, seed=seed)
     if budget is not None and budget < representation.least_bytes():
         raise InvalidArgument(f"a budget of {budget} bytes is too small: this takes {representation.least_bytes()}.")
-    return Attached(module, representation.train(module.training), places.values(), control, seed)
+    attached = Attached(module, representation.train(module.training), places.values(), control, seed)
+    if control.budget is not None:
+        control.start_from(attached.num_bytes())
+    return attached
 
 
 def _control(

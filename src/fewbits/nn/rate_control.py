@@ -37,6 +37,7 @@ class RateControl(nn.Module):
     step: Tensor  # () int64: training steps so far
     log_weight: Tensor  # () float64
     excess: Tensor  # () float64, logarithm: of the last size over what it should have been then
+    first: Tensor  # () float64: bytes before training; infinite where nobody has said
 
     def __init__(self, rate_weight: float, warm_up: int, budget: Budget | None) -> None:
         """Start with a weight, of at least 0, or above 0 with a budget.
@@ -58,6 +59,7 @@ class RateControl(nn.Module):
         log_weight = math.log(rate_weight) if rate_weight else -math.inf
         self.register_buffer("log_weight", torch.tensor(log_weight, dtype=torch.float64))
         self.register_buffer("excess", torch.tensor(math.inf, dtype=torch.float64))  # there is none before the first
+        self.register_buffer("first", torch.tensor(math.inf, dtype=torch.float64))
         self._step, self._weight = 0, rate_weight  # the same as numbers: a GPU need not be waited for
 
     @property
@@ -78,12 +80,17 @@ class RateControl(nn.Module):
             return False
         return self._step % max(1, self.budget.num_steps // _UPDATES) == 0
 
+    def start_from(self, num_bytes: float) -> None:
+        """Take note of a file's size before training: one that starts near its budget is not to grow away from it."""
+        self.first.fill_(num_bytes)
+
     def steer(self, num_bytes: float) -> None:
         """Move the weight, a file being of this size now."""
         assert self.budget is not None
         fraction = min(1.0, self._step / self.budget.num_steps)
-        expected = 1 + _EXCESS * ((1 - fraction) / fraction) ** _POWER
-        excess = math.log(max(num_bytes, 1.0) / (_AIM * self.budget.num_bytes * expected))
+        aim = _AIM * self.budget.num_bytes
+        expected = min(1 + _EXCESS * ((1 - fraction) / fraction) ** _POWER, max(1.0, float(self.first) / aim))
+        excess = math.log(max(num_bytes, 1.0) / (aim * expected))
         trend = excess - float(self.excess) if math.isfinite(self.excess) else 0.0
         self.excess.fill_(excess)
         ahead = excess + _AHEAD * trend

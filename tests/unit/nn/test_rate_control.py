@@ -83,6 +83,16 @@ def test_too_large_a_size_makes_bits_dearer_and_too_small_a_one_cheaper() -> Non
         assert abs(math.log(control.weight() / 5.0)) <= 0.5 + 1e-9  # never by more at a time
 
 
+def test_a_run_that_starts_near_its_budget_is_not_told_to_grow() -> None:
+    for first, sign in ((math.inf, -1), (1_150.0, 1), (900.0, 1)):
+        control = RateControl(5.0, 0, Budget(1000, 100))
+        control.start_from(first)
+        for _ in range(20):
+            control.advance()
+        control.steer(1_180.0)  # far below what a run from random weights has by then
+        assert sign * math.log(control.weight() / 5.0) > 0
+
+
 def test_a_run_goes_on_from_its_state_as_if_it_had_not_stopped() -> None:
     whole, plant = RateControl(1.0, 50, Budget(500, 1000)), Plant(3000.0, 30.0)
     run(whole, plant, 400)
@@ -117,6 +127,7 @@ def test_nothing_is_trained() -> None:
         "step": torch.int64,
         "log_weight": torch.float64,
         "excess": torch.float64,
+        "first": torch.float64,
     }
 
 
