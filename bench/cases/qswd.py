@@ -30,7 +30,7 @@ def rows(options: Options) -> Iterator[Row]:
     yield Row("resnet20_baseline", _errors(BASELINE, data), settings={"network": BASELINE.name})
     rows_of = runs_of.module_of("qswd.rows")
     with runs_of.folder(RUNS) as runs:
-        for word, bits in rows_of.BITS.items():
+        for word, (bits, *_) in rows_of.SIZES.items():
             if not options.recipes or any(name.endswith(word) for name in options.recipes):
                 yield from _at(word, bits, rows_of.FAMILIES, data, runs, options)
     if options.wants("minilm"):
