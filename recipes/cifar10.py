@@ -5,10 +5,11 @@ Of the official test images the first 1,000, which are at hand without loss, rep
 
 import importlib.util
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
+import splits
 import torch
+from splits import Split
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
@@ -18,14 +19,6 @@ PARTS = {"train": slice(40_000), "validation": slice(40_000, 45_000), "test": sl
 MEAN, STANDARD_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIDE = 32
 _MARGIN = 4  # of zeros around an image that is cropped
-_BATCH = 500
-
-
-class Split(NamedTuple):
-    """Images (N, 3, 32, 32) uint8 and labels (N,) int64."""
-
-    images: Tensor
-    labels: Tensor
 
 
 def read(folder: Path, part: str) -> Split:
@@ -62,13 +55,6 @@ def cropped(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
     return padded.permute(0, 2, 3, 1)[places, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-@torch.no_grad()
 def error_of(network: nn.Module, split: Split) -> float:
     """Per cent of images that the network gets wrong, in eval mode."""
-    training = network.training
-    network.eval()
-    wrong = 0
-    for images, labels in zip(split.images.split(_BATCH), split.labels.split(_BATCH), strict=True):
-        wrong += int((network(inputs_of(images)).argmax(1) != labels).sum())
-    network.train(training)
-    return 100 * wrong / len(split.labels)
+    return splits.error_of(network, split, inputs_of)

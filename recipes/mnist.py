@@ -2,22 +2,15 @@
 
 import gzip
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
+import splits
 import torch
+from splits import Split
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 NUM_VALIDATION = 5000
-_BATCH = 1000
-
-
-class Split(NamedTuple):
-    """Images (N, 1, 28, 28) uint8 and labels (N,) int64."""
-
-    images: Tensor
-    labels: Tensor
 
 
 def read(folder: Path, part: str) -> Split:
@@ -58,13 +51,6 @@ def for_each(shifts: Tensor, count: int) -> Tensor:
     return shifts.repeat_interleave(_ALIKE, 0)[:count]
 
 
-@torch.no_grad()
 def error_of(network: nn.Module, split: Split) -> float:
     """Per cent of images that the network gets wrong, in eval mode."""
-    training = network.training
-    network.eval()
-    wrong = 0
-    for images, labels in zip(split.images.split(_BATCH), split.labels.split(_BATCH), strict=True):
-        wrong += int((network(inputs_of(images)).argmax(1) != labels).sum())
-    network.train(training)
-    return 100 * wrong / len(split.labels)
+    return splits.error_of(network, split, inputs_of)

@@ -7,8 +7,6 @@ on from there. Prints validation errors only: the test set is for recipes/evalua
 FILE.json: what the run was, and what came out.
 """
 
-import argparse
-import json
 import math
 import sys
 import time
@@ -23,6 +21,7 @@ import fewbits
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import mnist
+import program
 from epr import narrow
 from epr.rows import ROWS, Row
 from models import NETWORKS, UNIT_LAYERS
@@ -202,10 +201,7 @@ class Run:
                 f" validation error {error:.2f} %; {self.seconds:.0f} s",
                 flush=True,
             )
-            if checkpoint is not None:
-                unfinished = checkpoint.with_suffix(".unfinished")
-                torch.save(self.state(), unfinished)
-                unfinished.replace(checkpoint)
+            program.save(self.state(), checkpoint)
 
 
 def refined(run: Run) -> None:
@@ -233,27 +229,17 @@ def whole(run: Run) -> nn.Module:
 
 def main() -> None:
     """Train, write, and say what came out."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("row", choices=sorted(ROWS))
-    parser.add_argument("--data", type=Path, required=True, help="the folder that holds mnist/")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", type=Path, help="folder of checkpoints")
+    parser = program.parser_of(__doc__, ROWS, "mnist/")
     parser.add_argument("--teacher", type=Path, help="what recipes/epr/teacher.py left, for a row with a teacher")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="another value of a setting (JSON)")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    changed = {name: json.loads(value) for name, _, value in (item.partition("=") for item in options.set)}
-    row = Row(**{**vars(ROWS[options.row]), **changed})
+    row, changed = program.settings_of(options, ROWS)
     if row.distil and options.teacher is None:
         parser.error(f"row {options.row} has a teacher: run recipes/epr/teacher.py, and give its file as --teacher")
     run = Run(row, options.seed, options.data, torch.load(options.teacher) if row.distil else None)
-    checkpoint = None
-    if options.resume is not None:
-        options.resume.mkdir(parents=True, exist_ok=True)
-        checkpoint = options.resume / f"{options.row}-{options.seed}.pt"
-        if checkpoint.exists():
-            run.restore(torch.load(checkpoint))
+    checkpoint = program.checkpoint_of(options)
+    if checkpoint is not None and checkpoint.exists():
+        run.restore(torch.load(checkpoint))
     run.go(checkpoint)
     start = time.monotonic()
     if run.row.refine:
@@ -276,8 +262,7 @@ def main() -> None:
         "training_error_percent": round(mnist.error_of(loaded, run.train), 2),
         "training_seconds": round(run.seconds),
     }
-    options.out.with_suffix(".json").write_text(json.dumps(found) + "\n", encoding="utf8")
-    print(json.dumps(found))
+    program.tell(found, options.out)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ goes on from there. Prints validation errors only: the test set is for recipes/e
 leaves FILE.json: what the run was, and what came out.
 """
 
-import argparse
-import json
 import math
 import sys
 import time
@@ -23,6 +21,7 @@ import fewbits
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import mnist
+import program
 from miracle.rows import ROWS, Row
 from models import LeNet5
 
@@ -176,10 +175,7 @@ class Run:
                 f" {self.sampled_error():.2f} %, priors {priors}; {self.seconds:.0f} s",
                 flush=True,
             )
-            if checkpoint is not None:
-                unfinished = checkpoint.with_suffix(".unfinished")
-                torch.save(self.state(), unfinished)
-                unfinished.replace(checkpoint)
+            program.save(self.state(), checkpoint)
         self.latents.representation.commit_all(self.latents.representation.open_steps)
 
 
@@ -193,24 +189,14 @@ def whole(run: Run) -> nn.Module:
 
 def main() -> None:
     """Train, write, and say what came out."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("row", choices=sorted(ROWS))
-    parser.add_argument("--data", type=Path, required=True, help="the folder that holds mnist/")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", type=Path, help="folder of checkpoints")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="another value of a setting (JSON)")
+    parser = program.parser_of(__doc__, ROWS, "mnist/")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    changed = {name: json.loads(value) for name, _, value in (item.partition("=") for item in options.set)}
-    row = Row(**{**vars(ROWS[options.row]), **changed})
+    row, changed = program.settings_of(options, ROWS)
     run = Run(row, options.seed, options.data)
-    checkpoint = None
-    if options.resume is not None:
-        options.resume.mkdir(parents=True, exist_ok=True)
-        checkpoint = options.resume / f"{options.row}-{options.seed}.pt"
-        if checkpoint.exists():
-            run.restore(torch.load(checkpoint))
+    checkpoint = program.checkpoint_of(options)
+    if checkpoint is not None and checkpoint.exists():
+        run.restore(torch.load(checkpoint))
     run.go(checkpoint)
     report = fewbits.save(whole(run), options.out, bare=True)
     loaded = fewbits.load(options.out, into=LeNet5())
@@ -225,8 +211,7 @@ def main() -> None:
         "training_error_percent": round(mnist.error_of(loaded, run.train), 2),
         "training_seconds": round(run.seconds),
     }
-    options.out.with_suffix(".json").write_text(json.dumps(found) + "\n", encoding="utf8")
-    print(json.dumps(found))
+    program.tell(found, options.out)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import fewbits
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import cifar10
+import program
 from models import ResNet20
 
 EPOCHS, SMALL_EPOCHS, SMALL_SIDE = 20, 12, 24
@@ -96,10 +97,7 @@ def main() -> None:
         run.advance()
         error = cifar10.error_of(run.network, run.validation)
         print(f"epoch {run.epoch}: validation error {error:.2f} %; {run.seconds:.0f} s", flush=True)
-        if options.resume is not None:
-            unfinished = options.resume.with_suffix(".unfinished")
-            torch.save(run.state(), unfinished)
-            unfinished.replace(options.resume)
+        program.save(run.state(), options.resume)
     report = fewbits.compress(run.network, options.out, lossless=True)
     print(f"{options.out.name}: {report.size:,} B")
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 # By word: bits a weight, epochs, what training starts from in units of that size, and what a bit costs at first. In so
 # few steps a rate shows only if bits are dear from the start.
-SIZES = {"half": (0.5, 2, 1.5, 1.5e-4), "one": (1.0, 2, 1.4, 6e-5), "two": (2.0, 1, 1.3, 3e-5)}
+SIZES = {"half": (0.5, 2, 1.5, 7e-5), "one": (1.0, 2, 1.4, 3e-5), "two": (2.0, 1, 1.3, 2e-5)}
 FAMILIES = ("sparse", "vq", "svd", "epr")
 
 

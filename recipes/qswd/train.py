@@ -7,8 +7,6 @@ checkpoint in that folder every 200 steps and goes on from there. Prints validat
 are for recipes/evaluate.py. Beside FILE.fewbits it leaves FILE.json: what the run was, and what came out.
 """
 
-import argparse
-import json
 import math
 import sys
 import tempfile
@@ -29,6 +27,7 @@ from fewbits.methods.qswd import Qswd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import cifar10
+import program
 from models import ResNet20
 from qswd.rows import ROWS, Row
 
@@ -161,10 +160,7 @@ class Run:
             error = cifar10.error_of(self.network, self.validation)
             size = self.latents.num_bytes() - self.spared
             print(f"step {self.step}: {size} B, validation error {error:.2f} %; {self.seconds:.0f} s", flush=True)
-            if checkpoint is not None:
-                unfinished = checkpoint.with_suffix(".unfinished")
-                torch.save(self.state(), unfinished)
-                unfinished.replace(checkpoint)
+            program.save(self.state(), checkpoint)
 
     def refine(self) -> None:
         """Trade training loss for bits once more, on the first training images, until the file fits."""
@@ -185,26 +181,16 @@ class Run:
 
 def main() -> None:
     """Train, write, and say what came out."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("row", choices=sorted(ROWS))
-    parser.add_argument("--data", type=Path, required=True, help="the folder that holds cifar10/ and load.py")
+    parser = program.parser_of(__doc__, ROWS, "cifar10/ and load.py")
     parser.add_argument("--network", type=Path, required=True, help="the trained network to start from")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", type=Path, help="folder of checkpoints")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="another value of a setting (JSON)")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    changed = {name: json.loads(value) for name, _, value in (item.partition("=") for item in options.set)}
-    row = Row(**{**vars(ROWS[options.row]), **changed})
+    row, changed = program.settings_of(options, ROWS)
     run = Run(row, options.seed, options.data, options.network)
     print(f"started from {run.started_bytes} B for {run.target} B", flush=True)
-    checkpoint = None
-    if options.resume is not None:
-        options.resume.mkdir(parents=True, exist_ok=True)
-        checkpoint = options.resume / f"{options.row}-{options.seed}.pt"
-        if checkpoint.exists():
-            run.restore(torch.load(checkpoint))
+    checkpoint = program.checkpoint_of(options)
+    if checkpoint is not None and checkpoint.exists():
+        run.restore(torch.load(checkpoint))
     run.go(checkpoint)
     run.refine()
     estimated = 8 * run.latents.num_bytes()
@@ -221,8 +207,7 @@ def main() -> None:
         "validation_error_percent": round(cifar10.error_of(loaded, run.validation), 2),
         "training_seconds": round(run.seconds),
     }
-    options.out.with_suffix(".json").write_text(json.dumps(found) + "\n", encoding="utf8")
-    print(json.dumps(found))
+    program.tell(found, options.out)
 
 
 if __name__ == "__main__":

@@ -247,6 +247,9 @@ def load(
     keep_latents: bool = False,
     keep_factors: bool = False,
     rate_weight: float | None = None,
+    budget: int | None = None,
+    num_steps: int | None = None,
+    warm_up: int = 0,
 ) -> Any:
     """Decode a file: return its state dict, or `into` with its tensors filled.
 
@@ -261,7 +264,8 @@ def load(
         keep_factors: of `qswd`, leave weights as factors: with `into`, its Linear, Conv2d and Embedding layers are
             replaced, in place, by ones that compute from factors (`fewbits.nn.factored`); without, their values in the
             state dict are `Factored`. Parts that hold a shared weight are decoded as always.
-        rate_weight: as for `attach`, with keep_latents; by default the one that the file records, or else 0.
+        rate_weight, budget, num_steps, warm_up: as for `attach`, with keep_latents; the rate weight by default the one
+            that the file records, or else 0, or with a budget what `attach` starts from.
 
     Raises:
         Corrupt, Truncated, Incompatible, TooLarge: as the file is.
@@ -273,7 +277,7 @@ def load(
             raise InvalidArgument("keep_latents needs into=, the module that the latents are attached to.")
         latents = read_latents(path, into, limit=limit)
         load(path, into=into, device=device, dtype=dtype, limit=limit)
-        return attach_again(into, latents, rate_weight)
+        return attach_again(into, latents, rate_weight, budget, num_steps, warm_up)
     if keep_factors:
         return load_with_factors(path, into, device, dtype, limit)
     tensors = read_tensors(path, into=into, limit=limit)

@@ -41,17 +41,38 @@ def load_with_factors(
     return into.to(device=device, dtype=dtype) if device is not None or dtype is not None else into
 
 
-def attach_again(module: nn.Module, latents: Latents, rate_weight: float | None) -> Attached:
-    """Attach a file's latents to the module that it was loaded into."""
+def attach_again(
+    module: nn.Module,
+    latents: Latents,
+    rate_weight: float | None,
+    budget: int | None,
+    num_steps: int | None,
+    warm_up: int,
+) -> Attached:
+    """Attach a file's latents to the module that it was loaded into.
+
+    Raises:
+        InvalidArgument: as for `attach`.
+    """
     kind = method_class(latents.method)
     if not issubclass(kind, TrainableMethod):
         raise InvalidArgument(f"the method {latents.method!r} has no latents to train.")
-    weight = rate_weight if rate_weight is not None else latents.rate_weight
     # A buffer that was coded lossily stays a buffer: there is nothing to train in it.
     parameters = dict(module.named_parameters(remove_duplicate=False))
     names = [spec.name for chunk in latents.chunks for spec in chunk.tensors if spec.name in parameters]
     method = kind.resumed(latents.chunks)
-    return attach(module, method, rate_weight=weight or 0.0, seed=latents.seed, names=dict.fromkeys(names))
+    if rate_weight is None and budget is None:
+        rate_weight = latents.rate_weight or 0.0
+    return attach(
+        module,
+        method,
+        rate_weight=rate_weight,
+        budget=budget,
+        num_steps=num_steps,
+        warm_up=warm_up,
+        seed=latents.seed,
+        names=dict.fromkeys(names),
+    )
 
 
 def check_keys(module: nn.Module, tensors: Mapping[str, Tensor | Factored]) -> None:

@@ -222,6 +222,21 @@ def test_a_budget_is_steered_to() -> None:
     assert 0.8 * budget < latents.num_bytes() < 1.2 * budget
 
 
+def test_a_loaded_file_is_steered_to_a_smaller_budget(tmp_path: Path) -> None:
+    module = network().train()
+    path = compressed(module, tmp_path / "a.fewbits", bits=4.0, mask_steps=20)
+    budget = 2200
+    latents = fewbits.load(
+        path, into=module, keep_latents=True, rate_weight=0.1, budget=budget, num_steps=200, warm_up=10
+    )
+    before = latents.num_bytes()
+    train(module, latents, steps=200, rate=5e-2)
+    assert before > 1.1 * budget
+    assert 0.8 * budget < latents.num_bytes() < 1.1 * before
+    with pytest.raises(InvalidArgument, match="num_steps"):
+        fewbits.load(path, into=network(), keep_latents=True, budget=budget)
+
+
 def test_a_state_dict_resumes_a_run(tmp_path: Path) -> None:
     runs = []
     path = compressed(network(), tmp_path / "a.fewbits", mask_steps=5)
