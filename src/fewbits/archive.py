@@ -15,7 +15,6 @@ from fewbits.container.reader import Reader
 from fewbits.encode import decode, decode_parts
 from fewbits.errors import InvalidArgument
 from fewbits.method import TrainableMethod
-from fewbits.methods.qswd import Qswd
 from fewbits.nn.factored import Factored, replaceable, values_of_tiles
 from fewbits.quantize.factors import Factors
 from fewbits.registry import method_class
@@ -184,13 +183,13 @@ def read_factored(
         rest: list[Chunk] = []
         for part in range(len(reader.parts)):
             chunk = reader.read_chunk(part)
-            kept = (wanted - shared) & {spec.name for spec in chunk.tensors} if chunk.method == Qswd.id else set[str]()
+            own = (wanted - shared) & {spec.name for spec in chunk.tensors}
+            factors = method_class(chunk.method)().factors_of(chunk) if own else {}
+            kept = own & set(factors)
             if len(kept) < len(chunk.tensors):
                 rest.append(chunk)
-            if kept:
-                factors = Qswd().factors_of(chunk)
-                for name in kept:
-                    found.setdefault(name, []).append((chunk.span[0] if chunk.span else 0, factors[name]))
+            for name in kept:
+                found.setdefault(name, []).append((chunk.span[0] if chunk.span else 0, factors[name]))
     decoded = decode(rest)
     tensors: dict[str, Tensor | Factored] = {}
     for entry in known:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fewbits.chunk import Chunk, TensorSpec
 from fewbits.errors import InvalidArgument
+from fewbits.quantize.factors import Factors
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,14 @@ class Method(ABC):
             Corrupt: the payload breaks a rule of its page in `docs/payload/`.
             Incompatible: the chunk's payload version is not known.
         """
+
+    def factors_of(self, chunk: Chunk) -> Mapping[str, Factors]:
+        """Return by name those of a part's tensors that are factors, of which a layer may be computed; by default none.
+
+        Raises:
+            Corrupt, Incompatible: as for `decode`.
+        """
+        return {}
 
 
 class Reconstruction(NamedTuple):

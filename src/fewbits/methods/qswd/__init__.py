@@ -22,7 +22,7 @@ from fewbits.method import Source, Survey, TrainableMethod
 from fewbits.methods.ecsq import Ecsq
 from fewbits.methods.epr import Epr, EprConfig
 from fewbits.methods.epr.representation import EprRepresentation
-from fewbits.methods.qswd.choice import Settings, Tensor2d, chosen
+from fewbits.methods.qswd.choice import Tensor2d, chosen
 from fewbits.methods.qswd.config import QswdConfig
 from fewbits.methods.qswd.parts import Written, chunks_of, noted
 from fewbits.methods.qswd.payload import VERSION, Coded, matrix_shape, read
@@ -33,7 +33,6 @@ from fewbits.plan import group_small, tiles
 from fewbits.quantize.elements import write_values
 from fewbits.quantize.factors import Factors
 from fewbits.quantize.rounding import equal_slope_step, ordered_sum
-from fewbits.quantize.tiling import Tiling
 from fewbits.quantize.weights import Weights
 from fewbits.tensors import LOSSY_DTYPES, bits_of, destinations, lossy_weights, rounded_to, spec_of, values_of
 
@@ -65,8 +64,6 @@ class Qswd(TrainableMethod):
     def __init__(self, config: QswdConfig | None = None) -> None:
         """Build the method; the default settings choose for each tensor."""
         self.config = self.settings = config or QswdConfig()
-        tilings = tuple(Tiling(side, height) for side, height in self.settings.tilings)
-        self._choice = Settings(self.settings.family, tilings, self.settings.ranks, self.settings.turns)
         self._rest = Ecsq()
         self.started = NOTHING
 
@@ -158,7 +155,7 @@ class Qswd(TrainableMethod):
             if start % columns or stop % columns:
                 return None, "its rows are longer than a tile"
             tile = Tensor2d(matrix[start // columns : stop // columns], step, math.prod(spec.shape[2:]), covariance)
-            candidate = chosen(tile, self._choice)
+            candidate = chosen(tile, self.settings)
             if candidate is None:
                 return None, "it cannot be cut into such vectors"
             after = values_of(rounded_to(candidate.factors.values(*tile.shape).ravel(), spec.dtype))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fewbits.methods.qswd.clusters import clustered
+from fewbits.methods.qswd.config import QswdConfig
 from fewbits.methods.qswd.descent import (
     ONE,
     Matrix,
@@ -57,19 +58,10 @@ class Candidate(NamedTuple):
     cost: float
 
 
-class Settings(NamedTuple):
-    """What of the config a choice depends on."""
-
-    family: str
-    tilings: tuple[Tiling, ...]
-    ranks: tuple[int, ...]
-    turns: int
-
-
-def chosen(tensor: Tensor2d, settings: Settings) -> Candidate | None:
+def chosen(tensor: Tensor2d, config: QswdConfig) -> Candidate | None:
     """Return the best factors of a tensor; None where none of those tried can be written."""
     best: Candidate | None = None
-    for factors, fit in _tried(tensor, settings):
+    for factors, fit in _tried(tensor, config):
         if not factors.is_exact():
             continue
         written = coded(factors, *tensor.shape, fit)
@@ -79,42 +71,42 @@ def chosen(tensor: Tensor2d, settings: Settings) -> Candidate | None:
     return best
 
 
-def _tried(tensor: Tensor2d, settings: Settings) -> Iterator[tuple[Factors, Fit | None]]:
+def _tried(tensor: Tensor2d, config: QswdConfig) -> Iterator[tuple[Factors, Fit | None]]:
     rows, columns = tensor.shape
-    if settings.family == "vq":
-        for tiling in settings.tilings or _cluster_tilings(tensor):
+    if config.family == "vq":
+        for tiling in _asked(config) or _cluster_tilings(tensor):
             if tiling.fits(rows, columns):
                 problem = Problem.of(tiling.vectors(tensor.matrix))
-                for rank in settings.ranks or _CLUSTER_RANKS:
+                for rank in config.ranks or _CLUSTER_RANKS:
                     if rank <= problem.vectors.shape[1] // 2:
                         yield clustered(problem, tiling, rank, tensor.step), None
         return
-    if settings.family == "svd":
+    if config.family == "svd":
         tiling = _whole(rows, columns)
         problem = Problem.of(tiling.vectors(tensor.matrix))
         pair = principal(problem, tiling.height, rotated=False)
-        for rank in settings.ranks or _halvings(tiling.height):
+        for rank in config.ranks or _halvings(tiling.height):
             if rank <= tiling.height:
                 part = Pair(pair.codebook[:, :rank], pair.coefficients[:rank])
                 yield quantised(problem, part, tiling, tensor.step, tensor.shape)
         return
     scalar = _problem(tensor, SCALAR)
     alone = Pair(np.full((1, 1), ONE), scalar.vectors)
-    if not settings.tilings and not settings.ranks:
+    if not config.tilings and not config.ranks:
         yield quantised(scalar, alone, SCALAR, tensor.step, tensor.shape)
     least = _estimate(alone.coefficients, scalar.fine)
-    for tiling in settings.tilings or _tilings(tensor):
+    for tiling in _asked(config) or _tilings(tensor):
         if not tiling.fits(rows, columns) or tiling.height > _MOST_HEIGHT:
             continue
         problem = _problem(tensor, tiling)
-        for rank in settings.ranks or _ranks(problem, tiling):
+        for rank in config.ranks or _ranks(problem, tiling):
             start = with_examples(problem, principal(problem, min(rank, tiling.height)), rank)
             # An entry of a codebook takes some six bits. What costs more than the scalar one by then is not learned.
             side = 6 * BIT_WORTH * start.codebook.size
-            if not settings.tilings and _estimate(start.coefficients, problem.fine) + side > least:
+            if not config.tilings and _estimate(start.coefficients, problem.fine) + side > least:
                 continue
             if start.codebook.shape[1] <= MOST_WIDENING * tiling.height:
-                yield quantised(problem, _learned(problem, start, settings), tiling, tensor.step, tensor.shape)
+                yield quantised(problem, _learned(problem, start, config), tiling, tensor.step, tensor.shape)
 
 
 def _problem(tensor: Tensor2d, tiling: Tiling) -> Problem:
@@ -124,17 +116,21 @@ def _problem(tensor: Tensor2d, tiling: Tiling) -> Problem:
     return problem.weighted(tensor.covariance)
 
 
-def _learned(problem: Problem, start: Pair, settings: Settings) -> Pair:
+def _learned(problem: Problem, start: Pair, config: QswdConfig) -> Pair:
     """Descend; a codebook for many vectors is learned from some of them."""
     sparsity = Sparsity(least=DEAD_ZONE)
     stride = problem.vectors.shape[1] // _MOST_LEARNED
     if stride < 2 or problem.covariance is not None:
-        return descend(problem, start, sparsity, turns=settings.turns)
+        return descend(problem, start, sparsity, turns=config.turns)
     some = problem._replace(vectors=np.ascontiguousarray(problem.vectors[:, ::stride]))
     first = Pair(start.codebook, np.ascontiguousarray(start.coefficients[:, ::stride]))
-    found = descend(some, first, sparsity, turns=settings.turns)
+    found = descend(some, first, sparsity, turns=config.turns)
     first = Pair(found.codebook, np.rint(found.codebook.T @ problem.vectors / ONE))
     return descend(problem, first, sparsity, turns=2, ramp=0, moves=False)
+
+
+def _asked(config: QswdConfig) -> list[Tiling]:
+    return [Tiling(side, height) for side, height in config.tilings]
 
 
 def _tilings(tensor: Tensor2d) -> list[Tiling]:

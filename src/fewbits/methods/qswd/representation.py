@@ -60,7 +60,11 @@ class QswdRepresentation(LevelRepresentation):
         """The factors that a tensor starts with; none, and why, if it is not factored."""
         method = self._method
         if method.started is not NOTHING:
-            return method.started.tiles.get(spec.name, ()), ""
+            tiles = method.started.tiles.get(spec.name, ())
+            held = sum(tile.factors.coefficients.shape[-1] * tile.factors.tiling.height for tile in tiles)
+            if tiles and held != spec.num_elements:
+                raise InvalidArgument(f"the factors to start {spec.name!r} from are of another shape.")
+            return tiles, ""
         found, reason = method.factored(spec, source, self.rate_weight)
         if found is None:
             return (), reason
