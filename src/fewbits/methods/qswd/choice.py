@@ -1,7 +1,7 @@
 """Which tiling and rank a tensor's factors have: of those tried, the best by error and measured bits together."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +29,7 @@ from fewbits.quantize.tiling import Tiling
 SCALAR = Tiling("rows", 1)
 _MOST_LEARNED = 1 << 15  # vectors that a codebook is learned from
 _MOST_HEIGHT = 1024  # of vectors whose principal components are found
+_FEW_TURNS, _CLUSTER_TURNS = 3, 20  # of k-means: to choose its size, and then
 _CLUSTER_HEIGHTS, _CLUSTER_RANKS = (2, 4, 8, 16), (4, 16, 64, 256, 1024)
 
 
@@ -60,8 +61,12 @@ class Candidate(NamedTuple):
 
 def chosen(tensor: Tensor2d, config: QswdConfig) -> Candidate | None:
     """Return the best factors of a tensor; None where none of those tried can be written."""
+    return _clusters(tensor, config) if config.family == "vq" else _best(tensor, _tried(tensor, config))
+
+
+def _best(tensor: Tensor2d, tried: Iterable[tuple[Factors, Fit | None]]) -> Candidate | None:
     best: Candidate | None = None
-    for factors, fit in _tried(tensor, config):
+    for factors, fit in tried:
         if not factors.is_exact():
             continue
         written = coded(factors, *tensor.shape, fit)
@@ -73,14 +78,6 @@ def chosen(tensor: Tensor2d, config: QswdConfig) -> Candidate | None:
 
 def _tried(tensor: Tensor2d, config: QswdConfig) -> Iterator[tuple[Factors, Fit | None]]:
     rows, columns = tensor.shape
-    if config.family == "vq":
-        for tiling in _asked(config) or _cluster_tilings(tensor):
-            if tiling.fits(rows, columns):
-                problem = Problem.of(tiling.vectors(tensor.matrix))
-                for rank in config.ranks or _CLUSTER_RANKS:
-                    if rank <= problem.vectors.shape[1] // 2:
-                        yield clustered(problem, tiling, rank, tensor.step), None
-        return
     if config.family == "svd":
         tiling = _whole(rows, columns)
         problem = Problem.of(tiling.vectors(tensor.matrix))
@@ -107,6 +104,23 @@ def _tried(tensor: Tensor2d, config: QswdConfig) -> Iterator[tuple[Factors, Fit 
                 continue
             if start.codebook.shape[1] <= MOST_WIDENING * tiling.height:
                 yield quantised(problem, _learned(problem, start, config), tiling, tensor.step, tensor.shape)
+
+
+def _clusters(tensor: Tensor2d, config: QswdConfig) -> Candidate | None:
+    """K-means of the size that is best after a few turns of each that is tried."""
+    tilings = [tiling for tiling in _asked(config) or _cluster_tilings(tensor) if tiling.fits(*tensor.shape)]
+    problems = {tiling: Problem.of(tiling.vectors(tensor.matrix)) for tiling in tilings}
+    ranks = config.ranks or _CLUSTER_RANKS
+    sizes = [(tiling, rank) for tiling in tilings for rank in ranks if rank <= problems[tiling].vectors.shape[1] // 2]
+
+    def after(turns: int, size: tuple[Tiling, int]) -> Candidate | None:
+        tiling, rank = size
+        return _best(tensor, [(clustered(problems[tiling], tiling, rank, tensor.step, turns), None)])
+
+    if len(sizes) > 1:
+        found = [(candidate.cost, size) for size in sizes if (candidate := after(_FEW_TURNS, size)) is not None]
+        sizes = [min(found, key=lambda each: each[0])[1]] if found else []
+    return after(_CLUSTER_TURNS, sizes[0]) if sizes else None
 
 
 def _problem(tensor: Tensor2d, tiling: Tiling) -> Problem:

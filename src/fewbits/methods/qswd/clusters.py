@@ -22,7 +22,7 @@ def nearest(vectors: Matrix, centres: Matrix) -> NDArray[np.int64]:
     return np.concatenate([(half[:, None] - centres.T @ block).argmin(axis=0) for block in blocks])
 
 
-def centres_of(problem: Problem, rank: int, turns: int = 20) -> Matrix:
+def centres_of(problem: Problem, rank: int, turns: int) -> Matrix:
     """Return centres (height, k) of the vectors, by Lloyd's turns from vectors spread by their energy."""
     seen = problem.vectors[:, :: max(1, problem.vectors.shape[1] // _MOST_SEEN)]
     order = np.argsort(np.square(seen).sum(axis=0), kind="stable")
@@ -47,9 +47,12 @@ def lloyd(vectors: Matrix, centres: Matrix, turns: int) -> Matrix:
     return centres
 
 
-def clustered(problem: Problem, tiling: Tiling, rank: int, step: float) -> Factors:
-    """Return vector quantisation as factors: centres on a grid of 1/16 of a step, or as coarse as the vectors are."""
-    centres = centres_of(problem, rank)
+def clustered(problem: Problem, tiling: Tiling, rank: int, step: float, turns: int) -> Factors:
+    """Return vector quantisation as factors, after turns of k-means.
+
+    Centres are on a grid of 1/16 of a step, or as coarse as the vectors are.
+    """
+    centres = centres_of(problem, rank, turns)
     finer = min(float(1 << _STEP_BITS), problem.fine)
     codebook = np.rint(centres * (finer / problem.fine))
     owner = nearest(problem.vectors, np.rint(codebook * (problem.fine / finer)))
