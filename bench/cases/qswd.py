@@ -18,6 +18,7 @@ takes_rivals = False
 RUNS = "FEWBITS_QSWD_RUNS"
 BASELINE = runs_of.RECIPES / "artifacts" / "qswd_resnet20_baseline.fewbits"
 PARTS = ("validation", "test", "test1k")
+NUM_WEIGHTS = 269_722  # of ResNet-20
 MORE_BYTES = 1.01  # of the whole file, that a row may take above what its bits are
 MINILM_BUDGETS = ("5.8MB", "8.67MB")
 CALIBRATION = 512  # sentences
@@ -31,16 +32,20 @@ def rows(options: Options) -> Iterator[Row]:
     rows_of = runs_of.module_of("qswd.rows")
     with runs_of.folder(RUNS) as runs:
         for word, (bits, *_) in rows_of.SIZES.items():
-            if not options.recipes or any(name.endswith(word) for name in options.recipes):
-                yield from _at(word, bits, rows_of.FAMILIES, data, runs, options)
+            if options.wants(word):
+                yield from _trained_rows(word, bits, rows_of.FAMILIES, data, runs)
+    for word, (bits, *_) in rows_of.SIZES.items():
+        for family in ("ecsq", *rows_of.FAMILIES[:-1]):
+            if options.wants(f"untrained_{family}"):
+                yield _untrained(family, word, int(bits * NUM_WEIGHTS / 8), data, options.seed)
     if options.wants("minilm"):
         yield from _minilm(options)
 
 
-def _at(word: str, bits: float, families: tuple[str, ...], data: Path, runs: Path, options: Options) -> Iterator[Row]:
-    """One size: what is fine-tuned, then the same without, and `ecsq`."""
+def _trained_rows(word: str, bits: float, families: tuple[str, ...], data: Path, runs: Path) -> Iterator[Row]:
+    """What is fine-tuned at one size."""
     found = {family: _trained(f"{family}_{word}", data, runs) for family in families}
-    most = int(MORE_BYTES * bits * 269_722 / 8)
+    most = int(MORE_BYTES * bits * NUM_WEIGHTS / 8)
     for family, measured in found.items():
         asked = [Figure("size", "<=", most)]
         if family == "sparse":
@@ -51,9 +56,6 @@ def _at(word: str, bits: float, families: tuple[str, ...], data: Path, runs: Pat
             "epochs": runs_of.settings_of("qswd", f"{family}_{word}").epochs,
         }
         yield Row(f"fewbits resnet20_{family}_{word} chosen", measured, tuple(asked), settings)
-    for family in ("sparse", "vq", "svd", "ecsq"):
-        size = min(int(bits * 269_722 / 8), *(int(each["size"]) for each in found.values()))
-        yield _untrained(family, word, size, data, options.seed)
 
 
 def _trained(name: str, data: Path, runs: Path) -> dict[str, Measured]:

@@ -27,7 +27,7 @@ from fewbits.quantize.rounding import BIT_WORTH
 from fewbits.quantize.tiling import Tiling
 
 SCALAR = Tiling("rows", 1)
-_MOST_LEARNED = 1 << 15  # vectors that a codebook is learned from
+_MOST_LEARNED = 1 << 20  # elements of vectors that a codebook is learned from, about
 _MOST_HEIGHT = 1024  # of vectors whose principal components are found
 _FEW_TURNS, _CLUSTER_TURNS = 3, 20  # of k-means: to choose its size, and then
 _CLUSTER_HEIGHTS, _CLUSTER_RANKS = (2, 4, 8, 16), (4, 16, 64, 256, 1024)
@@ -133,14 +133,18 @@ def _problem(tensor: Tensor2d, tiling: Tiling) -> Problem:
 def _learned(problem: Problem, start: Pair, config: QswdConfig) -> Pair:
     """Descend; a codebook for many vectors is learned from some of them."""
     sparsity = Sparsity(least=DEAD_ZONE)
-    stride = problem.vectors.shape[1] // _MOST_LEARNED
+    stride = problem.vectors.size // _MOST_LEARNED
     if stride < 2 or problem.covariance is not None:
         return descend(problem, start, sparsity, turns=config.turns)
     some = problem._replace(vectors=np.ascontiguousarray(problem.vectors[:, ::stride]))
     first = Pair(start.codebook, np.ascontiguousarray(start.coefficients[:, ::stride]))
     found = descend(some, first, sparsity, turns=config.turns)
-    first = Pair(found.codebook, np.rint(found.codebook.T @ problem.vectors / ONE))
-    return descend(problem, first, sparsity, turns=2, ramp=0, moves=False)
+    coefficients = [  # where the codebook stays vectors do not depend on one another
+        descend(block, Pair(found.codebook, start), sparsity, turns=2, ramp=0, moves=False).coefficients
+        for block in problem.blocks()
+        for start in [np.rint(found.codebook.T @ block.vectors / ONE)]
+    ]
+    return Pair(found.codebook, np.concatenate(coefficients, axis=1))
 
 
 def _asked(config: QswdConfig) -> list[Tiling]:

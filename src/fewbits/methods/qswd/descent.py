@@ -28,6 +28,7 @@ _MOST_FINE = 256.0  # units of a step at most
 _MOST_VALUE = 2.0**14  # of vectors, about
 _H_ONE = 1024.0  # of a covariance's greatest entry
 _ROTATIONS = 60
+_BLOCK = 1 << 18  # elements of vectors at a time, about: two megabytes
 _MOST_ROTATED = 64  # columns of a codebook that are rotated
 
 
@@ -66,6 +67,13 @@ class Problem(NamedTuple):
         if not whole.any():
             return self
         return self._replace(covariance=whole, most=float(np.abs(whole).sum(axis=1).max()))
+
+    def blocks(self) -> list["Problem"]:
+        """Return problems of some vectors each, in order, that a cache holds; without a covariance."""
+        assert self.covariance is None
+        count = max(1, self.vectors.size // _BLOCK)
+        parts = np.array_split(self.vectors, min(count, max(1, self.vectors.shape[1])), axis=1)
+        return [self._replace(vectors=np.ascontiguousarray(part)) for part in parts]
 
     def weigh(self, values: Matrix) -> Matrix:
         """Return values (..., N) times the covariance."""

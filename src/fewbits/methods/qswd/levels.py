@@ -1,5 +1,6 @@
 """From factors in fine units to factors on their grids: whole numbers, chosen with the rate in view."""
 
+import copy
 import math
 
 import numpy as np
@@ -62,6 +63,13 @@ class _Costs:
         self.classes = classes.reshape(rank, -1)  # by column of the codebook, and row of the array
         self.known = fit is not None
 
+    def among(self, start: int, stop: int, count: int) -> "_Costs":
+        """Return the costs of some of `count` vectors."""
+        part = copy.copy(self)
+        if self.classes.shape[1] > 1:
+            part.classes = np.repeat(self.classes, count // self.classes.shape[1], axis=1)[:, start:stop]
+        return part
+
     def of(self, number: int, levels: Matrix) -> Matrix:
         """Return the costs of levels (N,) of a column."""
         classes = np.repeat(self.classes[number], levels.size // self.classes.shape[1])
@@ -100,6 +108,16 @@ def _settled(problem: Problem, codebook: Matrix, levels: Matrix, fit: Fit | None
     costs = _Costs(fit, len(levels))
     if problem.covariance is not None:
         return _settled_by_input(problem, codebook, levels, costs)
+    blocks, start = [], 0
+    for block in problem.blocks():
+        stop = start + block.vectors.shape[1]
+        part = costs.among(start, stop, levels.shape[1])
+        blocks.append(_settled_block(block, codebook, levels[:, start:stop], part))
+        start = stop
+    return np.concatenate(blocks, axis=1)
+
+
+def _settled_block(problem: Problem, codebook: Matrix, levels: Matrix, costs: _Costs) -> Matrix:
     levels = levels.copy()
     error = codebook @ levels - problem.vectors / problem.fine
     for number, (column, row) in enumerate(zip(codebook.T, levels, strict=True)):
