@@ -29,7 +29,7 @@ from rivals import symbol_coders
 
 EXIT_MISSED, EXIT_ABSENT = 1, 3  # a wrong command line is 2, by argparse
 SIZED = ("coder", "load")  # cases that --symbols means something to
-TRAINED = ("epr", "epr_time", "miracle", "images")  # those that --recipes does
+TRAINED = ("epr", "epr_time", "miracle", "images", "qswd")  # those that --recipes does
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -45,9 +45,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.ArgumentParser, arg
     parser.add_argument(
         "--symbols", type=int, metavar="N", help="case coder: length of a stream; load: number of weights"
     )
-    parser.add_argument(
-        "--recipes", default="", metavar="a,b", help="cases epr, epr_time, miracle and images: these recipes alone"
-    )
+    parser.add_argument("--recipes", default="", metavar="a,b", help=f"cases {', '.join(TRAINED)}: these recipes alone")
     options = parser.parse_args(arguments)
     if options.case is None and not options.list:
         parser.error("name a CASE, or use --list.")

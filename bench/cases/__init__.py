@@ -38,7 +38,7 @@ class Options:
     rivals_only: bool = False
     seed: int = 0
     num_symbols: int | None = None  # of each large stream of the case `coder`, or weights of `load`; None: as meant
-    recipes: tuple[str, ...] = ()  # of the cases `epr` and `miracle`; none: all
+    recipes: tuple[str, ...] = ()  # of cases that train; none: all
 
     def wants(self, recipe: str) -> bool:
         """Say whether a recipe's rows are asked for."""
