@@ -4,11 +4,13 @@ Of the official test images the first 1,000, which are at hand without loss, rep
 """
 
 import importlib.util
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import splits
 import torch
+from numpy.typing import NDArray
 from splits import Split
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -23,16 +25,22 @@ _MARGIN = 4  # of zeros around an image that is cropped
 
 def read(folder: Path, part: str) -> Split:
     """Read one of `PARTS` with the data folder's own loaders."""
-    spec = importlib.util.spec_from_file_location("cifar10_loaders", folder / "load.py")
-    assert spec and spec.loader
-    loaders = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaders)
     chosen = PARTS[part]
-    images, labels = loaders.cifar10_test1k() if chosen is None else loaders.cifar10_train()
+    images, labels = _loaded(folder, "cifar10_test1k" if chosen is None else "cifar10_train")
     if chosen is not None:
         images, labels = images[chosen], labels[chosen]
     planes = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     return Split(torch.from_numpy(planes), torch.from_numpy(labels.astype(np.int64)))
+
+
+@cache
+def _loaded(folder: Path, loader: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Images (N, 32, 32, 3) and labels (N,) as a loader gives them; training sheets take seconds."""
+    spec = importlib.util.spec_from_file_location("cifar10_loaders", folder / "load.py")
+    assert spec and spec.loader
+    loaders = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaders)
+    return getattr(loaders, loader)()
 
 
 def inputs_of(images: Tensor) -> Tensor:
