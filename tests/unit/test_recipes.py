@@ -152,7 +152,9 @@ BY_TIME = [
 @pytest.mark.parametrize("artifact", BY_TIME)
 def test_the_second_decoder_reads_a_committed_network(artifact: Path) -> None:
     loaded = fewbits.load(artifact, into=network_of(artifact)).state_dict()
-    shapes = [(name, "float32", tuple(tensor.shape), None) for name, tensor in loaded.items()]
+    shapes = [
+        (name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), None) for name, tensor in loaded.items()
+    ]
     second = decode_file(artifact.read_bytes(), module_tensors=shapes)
     assert list(second) == list(loaded)
     for name, tensor in loaded.items():
