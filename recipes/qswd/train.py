@@ -77,13 +77,10 @@ class Run:
     def attach(self) -> int:
         """Put latents behind the network; returns the bytes of the file that they start from."""
         row = self.row
-        own = (
-            "ecsq"
-            if row.family == "epr"
-            else Qswd(
-                fewbits.QswdConfig(family=row.family, average=row.average, mask_steps=int(row.mask_share * self.steps))
-            )
-        )
+        own: Any = "ecsq"
+        if row.family != "epr":
+            mask_steps = int(row.mask_share * self.steps)
+            own = Qswd(fewbits.QswdConfig(family=row.family, average=row.average, mask_steps=mask_steps))
         with tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch) / "start.fewbits"
             budget = int(row.start * self.target) - self.statistics

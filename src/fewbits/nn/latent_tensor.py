@@ -154,7 +154,7 @@ class LatentTensor(nn.Module):
         return (self.latents, self.average) if self._decay else (self.latents,)
 
     def evaluated(self) -> Tensor:
-        """What is rounded for evaluation and for files: the average, once there is one."""
+        """Return what is rounded for evaluation and for files, as the latents: the average, once there is one."""
         return self.average if self.averages else self.latents
 
     @property

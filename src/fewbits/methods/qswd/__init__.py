@@ -120,6 +120,10 @@ class Qswd(TrainableMethod):
         """Build the method whose representations start from the factors of these parts, and from what is beside them.
 
         Levels of `epr` parts stay as they are; of `ecsq` parts the steps are taken, to the nearest that `epr` has.
+
+        Raises:
+            InvalidArgument: none of the parts has factors.
+            Corrupt, Incompatible: as for `decode`.
         """
         config = next((chunk.config for chunk in chunks if chunk.method == cls.id), None)
         if config is None:
@@ -130,7 +134,11 @@ class Qswd(TrainableMethod):
         return method
 
     def factored(self, spec: TensorSpec, source: Source, rate_weight: float) -> tuple[Found | None, str]:
-        """Return a tensor's factors; None, and why, if it is not factored."""
+        """Return a tensor's factors; None, and why, if it is not factored.
+
+        Raises:
+            InvalidArgument: the covariance of its layer's inputs is of another size, or not finite.
+        """
         tensor = source.tensors[spec.name]
         weights, _ = lossy_weights(spec, tensor)
         rows, columns = matrix_shape(spec)

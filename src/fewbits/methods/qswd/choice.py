@@ -139,11 +139,10 @@ def _learned(problem: Problem, start: Pair, config: QswdConfig) -> Pair:
     some = problem._replace(vectors=np.ascontiguousarray(problem.vectors[:, ::stride]))
     first = Pair(start.codebook, np.ascontiguousarray(start.coefficients[:, ::stride]))
     found = descend(some, first, sparsity, turns=config.turns)
-    coefficients = [  # where the codebook stays vectors do not depend on one another
-        descend(block, Pair(found.codebook, start), sparsity, turns=2, ramp=0, moves=False).coefficients
-        for block in problem.blocks()
-        for start in [np.rint(found.codebook.T @ block.vectors / ONE)]
-    ]
+    coefficients: list[Matrix] = []
+    for block in problem.blocks():  # where the codebook stays vectors do not depend on one another
+        first = Pair(found.codebook, np.rint(found.codebook.T @ block.vectors / ONE))
+        coefficients.append(descend(block, first, sparsity, turns=2, ramp=0, moves=False).coefficients)
     return Pair(found.codebook, np.concatenate(coefficients, axis=1))
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewbits.chunk import Loss, TensorSpec
@@ -59,8 +60,12 @@ class FactorLatents(nn.Module):
 
         Args:
             span: of the tensor's elements that these are, where they are a tile.
+            shape: rows and columns of their product.
             loss: what is known to have been lost by them.
             decay: of the latents' moving average; 0 for none.
+
+        Raises:
+            InvalidArgument: the product is beyond the tensor's dtype.
         """
         super().__init__()
         self.spec, self.span, self.shape = spec, span, shape
@@ -170,7 +175,7 @@ class FactorLatents(nn.Module):
         self.requires_grad_(False)
 
 
-def _latents(name: str, levels: np.ndarray, decay: float, device: torch.device) -> LatentTensor:
+def _latents(name: str, levels: NDArray[np.int64], decay: float, device: torch.device) -> LatentTensor:
     """Latents of step 1, at whole numbers (rows, n); each row is counted alone, as it is coded."""
     start = torch.from_numpy(levels.astype(np.float32)).to(device)
     spec = TensorSpec(name, "float32", tuple(start.shape))
