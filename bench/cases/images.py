@@ -88,7 +88,7 @@ def _codec(name: str, runs: Path, data: Path) -> Codec:
         recipe("images/train.py", name, "--data", data, "--out", path)
     frozen = images.open_codec(path)
     trained = images.Codec(frozen.config)
-    state = torch.load(runs / f"{'noise' if name == 'universal' else name}.pt", weights_only=True)
+    state = torch.load(path.with_suffix(".pt"), weights_only=True)
     trained.load_state_dict(state["codec"])
     trained.sharpness = _fixed(frozen.config.sharpness)
     return Codec(frozen, trained.train(), json.loads(path.with_suffix(".json").read_text(encoding="utf8")))

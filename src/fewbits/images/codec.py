@@ -5,6 +5,7 @@ What codes an image is made of it in integers (`fewbits.images.frozen`). Method:
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -21,7 +22,7 @@ from fewbits.images.transforms import (
 )
 from fewbits.method import MethodConfig
 from fewbits.models.deep_factorized import DeepFactorized
-from fewbits.models.scale_indexed import PER_OCTAVE, ScaleIndexed, index_of
+from fewbits.models.scale_indexed import LEAST_SCALE, PER_OCTAVE, ScaleIndexed, index_of
 from fewbits.quantize.sharpness import Sharpness
 from fewbits.quantize.universal import MOST_LEVEL_BITS
 
@@ -43,6 +44,7 @@ class CodecConfig(MethodConfig):
     widths, latents, hyper_width, hyper_latents: channels of the networks.
     family: of the latents' densities given the hyper-latents.
     level_bits: log2 of the dither's levels, where there is a dither.
+    least_scale: of those densities, in steps.
     """
 
     entropy_model: str = "hyperprior"
@@ -55,6 +57,7 @@ class CodecConfig(MethodConfig):
     hyper_latents: int = 32
     family: str = "gaussian"
     level_bits: int = 4
+    least_scale: float = LEAST_SCALE
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -84,7 +87,7 @@ class CodecConfig(MethodConfig):
             raise InvalidArgument(f"CodecConfig.level_bits is at most {MOST_LEVEL_BITS}, not {self.level_bits}.")
         if not 1 <= self.sharpness < math.inf:
             raise InvalidArgument(f"CodecConfig.sharpness must be a finite number of at least 1, not {self.sharpness}.")
-        ScaleIndexed(self.family)
+        ScaleIndexed(self.family, self.least_scale)
         # JSON has lists only.
         object.__setattr__(self, "trades", trades)
         object.__setattr__(self, "widths", tuple(self.widths))
@@ -127,7 +130,7 @@ class Codec(nn.Module):
             self.hyper_analysis = hyper_analysis(latents, config.hyper_width, config.hyper_latents)
             self.hyper_synthesis = hyper_synthesis(config.hyper_latents, config.hyper_width, latents)
             self.hyper_log_gains = nn.Parameter(torch.full((qualities, config.hyper_latents), 0.0))
-            self.conditional = ScaleIndexed(config.family)
+            self.conditional = ScaleIndexed(config.family, config.least_scale)
             channels = config.hyper_latents
         self.priors = nn.ModuleList(DeepFactorized(channels, scale=2.0) for _ in range(qualities))
         self.sharpness = Sharpness(1.0, config.sharpness, sharpness_steps)
@@ -151,7 +154,14 @@ class Codec(nn.Module):
 
     def forward(self, pixels: Tensor, quality: int) -> Draw:
         """Return a draw of images (B, 3, H, W) float in grey levels, whose sides the networks' steps divide."""
-        config, sharpness = self.config, self.sharpness()
+        config = self.config
+        quantize = partial(
+            quantized,
+            config.rounding,
+            sharpness=self.sharpness(),
+            level_bits=config.level_bits,
+            training=self.training,
+        )
         latents = self.analysis(pixels / PIXELS - 128 / PIXELS)
         gain = self.log_gains[quality].exp()[:, None, None]
 
@@ -160,13 +170,11 @@ class Codec(nn.Module):
             return self.prior(quality).interval_bits(*ends).movedim(-1, 1)
 
         if not self.has_hyper:
-            seen = quantized(config.rounding, latents * gain, prior_bits, sharpness, self.training)
+            seen = quantize(latents * gain, prior_bits)
             decoded, hyper_bits = seen.values / gain, torch.zeros(len(pixels), device=pixels.device)
         else:
             hyper_gain = self.hyper_log_gains[quality].exp()[:, None, None]
-            hyper = quantized(
-                config.rounding, self.hyper_analysis(latents) * hyper_gain, prior_bits, sharpness, self.training
-            )
+            hyper = quantize(self.hyper_analysis(latents) * hyper_gain, prior_bits)
             hyper_bits = hyper.bits.flatten(1).sum(1)
             means, scales = self.hyper_synthesis(hyper.values / hyper_gain).chunk(2, 1)
             index = (
@@ -176,7 +184,7 @@ class Codec(nn.Module):
             def bits(lower: Tensor, upper: Tensor) -> Tensor:
                 return self.conditional.interval_bits(lower, upper, index)
 
-            seen = quantized(config.rounding, (latents - means) * gain, bits, sharpness, self.training)
+            seen = quantize((latents - means) * gain, bits)
             decoded = seen.values / gain + means
         found = self.synthesis(decoded) * PIXELS + 128
         return Draw(found, hyper_bits + seen.bits.flatten(1).sum(1), hyper_bits)

@@ -64,7 +64,7 @@ def tensors_of(codec: Codec) -> dict[str, Tensor]:
             codec.log_gains.detach().double() * PER_OCTAVE / torch.log(torch.tensor(2.0)), VALUE
         ).int()
         numbers = torch.arange(NUM_SCALES, dtype=torch.float64)
-        conditional = ScaleIndexed(config.family)
+        conditional = ScaleIndexed(config.family, config.least_scale)
 
         def between(lower: Tensor, upper: Tensor) -> Tensor:
             return conditional.interval_bits(lower, upper, numbers)

@@ -2,8 +2,11 @@
 
 noise: uniform noise in training, rounding in use: the familiar way, and its familiar gap.
 straight_through: the rate sees noise, the decoder rounded latents whose gradient passes as if nothing had been done.
-universal: noise in training, universal quantisation in use: the same.
-soft: soft rounding before the noise and its conditional mean after it, universal quantisation in use: the same.
+universal: universal quantisation, in training with a fresh dither, in use with a file's.
+soft: soft rounding before universal quantisation and the conditional mean after it, likewise.
+
+A dither has the same levels in training as in files: a latent that is nearly always 0 pays for the noise only where it
+comes near ±1/2, and some levels come no nearer than others. With continuous noise training counted up to 1 % more bits.
 
 Source: Agustsson, Theis 2020 (arXiv:2006.09952), sections 3 and 4; Minnen, Singh 2020 for "straight_through".
 """
@@ -16,7 +19,7 @@ from torch import Tensor
 
 from fewbits.quantize.noise import add_uniform_noise, straight_through_round
 from fewbits.quantize.soft_rounding import soft_round, soft_round_inverse, soft_round_mean
-from fewbits.quantize.universal import expected_gradient
+from fewbits.quantize.universal import expected_gradient, universal_quantize
 
 ROUNDINGS = ("noise", "straight_through", "universal", "soft")
 DITHERED = ("universal", "soft")  # in use
@@ -32,7 +35,15 @@ class Seen(NamedTuple):
     bits: Tensor
 
 
-def quantized(kind: str, latents: Tensor, between: IntervalBits, sharpness: Tensor | float, training: bool) -> Seen:
+def quantized(
+    kind: str,
+    latents: Tensor,
+    between: IntervalBits,
+    *,
+    sharpness: Tensor | float = 1.0,
+    level_bits: int = 4,
+    training: bool = False,
+) -> Seen:
     """Return one draw of quantised latents.
 
     Args:
@@ -40,11 +51,12 @@ def quantized(kind: str, latents: Tensor, between: IntervalBits, sharpness: Tens
         latents: (...) float, in steps.
         between: bits of lying between two ends, of what is quantised.
         sharpness: of soft rounding.
+        level_bits: log2 of the dither's levels, where there is a dither.
         training: relaxed; else what `kind` does in use, in distribution.
     """
     if kind == "soft":
         rounded = soft_round(latents, sharpness)
-        noise = torch.rand_like(latents) - 0.5
+        noise = _left_by_dither(rounded, level_bits)
 
         def bits(noisy: Tensor) -> Tensor:
             ends = (soft_round_inverse(noisy + half, sharpness) for half in (-0.5, 0.5))
@@ -55,8 +67,16 @@ def quantized(kind: str, latents: Tensor, between: IntervalBits, sharpness: Tens
     if not training and kind not in DITHERED:
         values = torch.floor(latents + 0.5)
         return Seen(values, between(values - 0.5, values + 0.5))
-    noisy = add_uniform_noise(latents)
+    noisy = latents + _left_by_dither(latents, level_bits) if kind in DITHERED else add_uniform_noise(latents)
     bits_of_noisy = between(noisy - 0.5, noisy + 0.5)
     if kind == "straight_through":
         return Seen(straight_through_round(latents, torch.tensor(_LIMIT, device=latents.device)), bits_of_noisy)
     return Seen(noisy, bits_of_noisy)
+
+
+@torch.no_grad()
+def _left_by_dither(values: Tensor, level_bits: int) -> Tensor:
+    """What universal quantisation adds to values, (...) in steps, with a fresh dither of so many levels."""
+    levels = 1 << level_bits
+    dither = (torch.floor(torch.rand_like(values) * levels) + 0.5) / levels - 0.5
+    return universal_quantize(values, dither) + dither - values

@@ -62,7 +62,7 @@ def test_a_draw_in_eval_is_in_distribution_what_cells_make_of_it(kind: str) -> N
     torch.manual_seed(3)
     latents = 1.3 * torch.randn(200_000, dtype=torch.float64)
     sharpness = 4.0
-    seen = quantized(kind, latents, gaussian, sharpness, False)
+    seen = quantized(kind, latents, gaussian, sharpness=sharpness, level_bits=BITS)
     cells = Cells.dithered(BITS, sharpness * (kind == "soft")) if kind in DITHERED else Cells.rounding()
     levels = torch.randint(len(cells.offsets), latents.shape)
     counted = torch.floor(latents * VALUE + 0.5)
@@ -78,16 +78,33 @@ def test_a_draw_in_eval_is_in_distribution_what_cells_make_of_it(kind: str) -> N
 def test_training_and_use_agree_where_there_is_a_dither(kind: str) -> None:
     torch.manual_seed(4)
     latents = 0.6 * torch.randn(300_000, dtype=torch.float64)
-    draws = [quantized(kind, latents, gaussian, 6.0, training) for training in (True, False)]
+    draws = [quantized(kind, latents, gaussian, sharpness=6.0, training=training) for training in (True, False)]
     assert float(draws[0].bits.mean()) == pytest.approx(float(draws[1].bits.mean()), rel=0.005)
     errors = [float((draw.values - latents).square().mean()) for draw in draws]
     assert errors[0] == pytest.approx(errors[1], rel=0.01)
 
 
+@pytest.mark.parametrize("kind", [kind for kind in ROUNDINGS if kind in DITHERED])
+@pytest.mark.parametrize("scale", [0.03, 0.1])
+def test_latents_that_are_nearly_always_zero_cost_in_training_what_they_cost_in_files(kind: str, scale: float) -> None:
+    # All that such a latent costs is noise near ±1/2: a dither of sixteen levels has less of it than a continuous one.
+    torch.manual_seed(5)
+    latents = scale * torch.randn(400_000, dtype=torch.float64)
+    cells = Cells.dithered(4, 8.0 * (kind == "soft"))
+
+    def narrow(lower: torch.Tensor, upper: torch.Tensor) -> torch.Tensor:
+        return standard_bits("gaussian", lower / scale, upper / scale)
+
+    seen = quantized(kind, latents, narrow, sharpness=8.0, level_bits=4, training=True)
+    levels = torch.randint(16, latents.shape)
+    lower = cells.indices(torch.floor(latents * VALUE + 0.5), levels) + cells.offsets[levels] / VALUE
+    assert float(narrow(lower, lower + 1).mean()) == pytest.approx(float(seen.bits.mean()), rel=0.02, abs=1e-3)
+
+
 @pytest.mark.parametrize("kind", ROUNDINGS)
 def test_gradients_reach_latents_and_are_finite_at_the_edges(kind: str) -> None:
     latents = torch.tensor([0.0, 0.5, -0.5, 1.0, 40.0, -1e4], requires_grad=True)
-    seen = quantized(kind, latents, gaussian, 10.0, True)
+    seen = quantized(kind, latents, gaussian, sharpness=10.0, training=True)
     (seen.values.sum() + seen.bits.sum()).backward()
     assert latents.grad is not None
     assert latents.grad.isfinite().all()

@@ -106,6 +106,8 @@ def test_a_loss_that_is_no_number_stops_the_run() -> None:
         {"widths": (8,) * 7},
         {"family": "cauchy"},
         {"level_bits": 9},
+        {"least_scale": 0.01},
+        {"least_scale": float("nan")},
         {"sharpness": 0.5},
     ],
 )
