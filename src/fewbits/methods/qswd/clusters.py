@@ -8,7 +8,7 @@ from fewbits.quantize.factors import Factors
 from fewbits.quantize.tiling import Tiling
 
 _MOST_SEEN = 1 << 15  # vectors that centres are found from
-_BLOCK = 1 << 14  # vectors whose distances are held at a time
+_BLOCK = 1 << 16  # distances that are held at a time, half a megabyte: a cache's, row by row
 _STEP_BITS = 4  # of a centre's entries below the step
 
 
@@ -18,8 +18,9 @@ def nearest(vectors: Matrix, centres: Matrix) -> NDArray[np.int64]:
     NUMERICS: of whole numbers up to 2^15 the distances are whole numbers, and exact.
     """
     half = np.square(centres).sum(axis=0) / 2
-    blocks = np.array_split(vectors, max(1, -(-vectors.shape[1] // _BLOCK)), axis=1)
-    return np.concatenate([(half[:, None] - centres.T @ block).argmin(axis=0) for block in blocks])
+    count = -(-vectors.shape[1] * centres.shape[1] // _BLOCK)
+    blocks = np.array_split(vectors.T, max(1, min(count, vectors.shape[1])))
+    return np.concatenate([(half - block @ centres).argmin(axis=1) for block in blocks])
 
 
 def centres_of(problem: Problem, rank: int, turns: int) -> Matrix:

@@ -19,6 +19,7 @@ DEAD_ZONE = 0.6  # of a step: a coefficient below is 0 until the rate is known
 _FINEST = 12  # bits of a codebook's entries: those of descent
 _REACH = 24  # levels from 0 whose costs are looked up; beyond, neighbours cost about the same
 _PASSES = 2
+_TOGETHER = 16  # rows of coefficients whose slopes are found at once
 
 
 def grid_of(pair: Pair, fine: float) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
@@ -118,13 +119,25 @@ def _settled(problem: Problem, codebook: Matrix, levels: Matrix, fit: Fit | None
 
 
 def _settled_block(problem: Problem, codebook: Matrix, levels: Matrix, costs: _Costs) -> Matrix:
+    """A row after the other, each from the slopes that those before have left.
+
+    Slopes of a few rows are found at once, and kept right by the products of their columns. NUMERICS: all are whole
+    numbers of 2^-24, far below 2^53 of them: sums are exact, in whatever order.
+    """
     levels = levels.copy()
     error = codebook @ levels - problem.vectors / problem.fine
-    for number, (column, row) in enumerate(zip(codebook.T, levels, strict=True)):
-        norm = float(column @ column)
-        best = costs.best(row - (column @ error) / norm, norm, number) if norm else np.zeros_like(row)
-        error += np.outer(column, best - row)
-        row[:] = best
+    for first in range(0, len(levels), _TOGETHER):
+        columns = codebook[:, first : first + _TOGETHER]
+        rows = levels[first : first + _TOGETHER]  # a view: it is changed in place
+        before = rows.copy()
+        slopes, products = columns.T @ error, columns.T @ columns
+        for number, row in enumerate(rows):
+            norm = float(products[number, number])
+            wanted = row - slopes[number] / norm if norm else row
+            best = costs.best(wanted, norm, first + number) if norm else np.zeros_like(row)
+            slopes[number + 1 :] += np.outer(products[number + 1 :, number], best - row)
+            row[:] = best
+        error += columns @ (rows - before)
     return levels
 
 
