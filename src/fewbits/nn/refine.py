@@ -21,6 +21,7 @@ _FIRST_SHARE = 0.02  # of the promising moves that are made at once: single gain
 _MOST_SHARE = 0.25
 _TRIALS, _MOST_TRIALS = 60, 400  # of moves made and measured: without and with a budget that is not met yet
 _LEAST_PRICE = 1e-8  # nats a bit
+_NEAR = 0.99  # of a budget: moves that land below are undone, and fewer are made
 
 
 class Refined(NamedTuple):
@@ -60,7 +61,7 @@ def refine(
         batch_size: examples in a batch.
     """
     loss, size = mean_loss(), num_bytes()
-    before, moved, share, price = (loss, size), 0, _FIRST_SHARE, nats_per_bit
+    before, moved, share, price, count = (loss, size), 0, _FIRST_SHARE, nats_per_bit, 0
     moves: _Moves | None = None
     for trial in range(_MOST_TRIALS):
         over = budget is not None and size > budget
@@ -68,8 +69,8 @@ def refine(
             break
         if moves is None:
             moves = _ranked(latents, batch_losses, price, batch_size)
-        count = math.ceil(share * len(moves.place))
-        if over and share * len(moves.place) < 1:  # what is worth moving is moved: bits must be dearer
+            count = math.ceil(share * len(moves.place))
+        if over and not count:  # what is worth moving is moved: bits must be dearer
             moves, price, share = None, 1.5 * price + _LEAST_PRICE, _FIRST_SHARE
             continue
         if not count:
@@ -77,15 +78,19 @@ def refine(
         held = [one.integers()[0] for one in latents]
         _make(latents, held, moves, count)
         new_loss, new_size = mean_loss(), num_bytes()
-        if new_loss + 8 * price * new_size < loss + 8 * price * size:
-            loss, size, moved, moves = new_loss, new_size, moved + count, None
-            share = min(_MOST_SHARE, 2 * share)
+        if over and budget is not None and new_size < _NEAR * budget and count > 1:
+            _put_back(latents, held)
+            # As many as the budget asks for if all gain alike, and fewer than just now whatever they gain.
+            count = min(count - 1, math.ceil(count * (size - budget) / (size - new_size)))
             continue
-        for one, levels in zip(latents, held, strict=True):
-            one.set_levels(levels)
+        if new_loss + 8 * price * new_size < loss + 8 * price * size:
+            loss, size, moved = new_loss, new_size, moved + count
+            moves, share = None, min(_MOST_SHARE, 2 * count / len(moves.place))
+            continue
+        _put_back(latents, held)
         if count == 1 and not over:
             break
-        share = share / 3
+        count = count // 3 if over else math.ceil(count / 3)
     return Refined(before[0], loss, before[1], size, moved)
 
 
@@ -133,6 +138,11 @@ def _rate_of(one: LatentTensor, levels: Tensor) -> Callable[[Tensor], Tensor]:
         return one.density.bits
     rows = levels.shape[0] if levels.ndim > 1 else 1
     return AdaptiveCounts(levels, Layout(rows, levels.numel() // max(rows, 1), 1)).to(levels.device).bits
+
+
+def _put_back(latents: Sequence[LatentTensor], held: Sequence[NDArray[np.int64]]) -> None:
+    for one, levels in zip(latents, held, strict=True):
+        one.set_levels(levels)
 
 
 def _make(latents: Sequence[LatentTensor], held: Sequence[NDArray[np.int64]], moves: _Moves, count: int) -> None:

@@ -173,6 +173,17 @@ def test_a_budget_is_met_within_two_percent_after_refining() -> None:
     assert done.bytes_after == latents.num_bytes() <= budget
 
 
+@pytest.mark.parametrize("share", [0.98, 0.9, 0.7])
+def test_refining_to_a_budget_stops_there_however_many_moves_it_makes_at_once(share: float) -> None:
+    net, latents = attached(EprConfig(refresh=10, first_steps={"*": 0.02}), rate_weight=1e-3)
+    train(net, latents, adam(latents), 20)
+    images, labels = examples()
+    batches = list(zip(images.split(16), labels.split(16), strict=True))
+    budget = int(share * latents.num_bytes())
+    done = latents.refine(batches, lambda batch: cross_entropy(net(batch[0]), batch[1]), batch_size=16, budget=budget)
+    assert 0.98 * budget <= done.bytes_after <= budget
+
+
 def test_refining_lowers_loss_plus_rate_and_keeps_everything_exact() -> None:
     net, latents = attached(EprConfig(refresh=10))
     train(net, latents, adam(latents), 60)
