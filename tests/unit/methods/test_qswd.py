@@ -144,9 +144,30 @@ def test_covariances_put_the_error_where_it_hurts_less(tmp_path: Path) -> None:
     assert error(statistics={"weight": mixed.T @ mixed}) < 0.5 * error()
 
 
+def test_covariances_of_few_examples_with_one_input_that_drowns_the_others(tmp_path: Path) -> None:
+    # As transformers have them: their other entries, rounded beside the greatest, leave no positive form by themselves.
+    generator = torch.Generator().manual_seed(5)
+    net = nn.Linear(96, 64, bias=False)
+    inputs = torch.randn(40, 96, generator=generator)
+    inputs[:, 7] *= 300
+    inputs[:, 11] = 0
+    outputs = net(inputs)
+
+    @torch.no_grad()
+    def error(**given: dict[str, Tensor]) -> float:
+        fewbits.compress(net, tmp_path / "n.fewbits", bits=2.0, method="qswd", **given)
+        other = fewbits.load(tmp_path / "n.fewbits", into=nn.Linear(96, 64, bias=False))
+        assert float((other.weight - net.weight).square().sum()) < float(net.weight.square().sum())
+        return float((other(inputs) - outputs).square().mean())
+
+    assert error(statistics={"weight": inputs.T @ inputs}) < 0.3 * error()
+
+
 def test_covariances_are_checked(tmp_path: Path) -> None:
     net = nn.Linear(48, 64, bias=False)
-    for wrong in (torch.eye(47), torch.full((48, 48), torch.nan)):
+    indefinite = torch.eye(48)
+    indefinite[0, 1] = indefinite[1, 0] = 1.5
+    for wrong in (torch.eye(47), torch.full((48, 48), torch.nan), indefinite, -torch.eye(48)):
         with pytest.raises(InvalidArgument, match="covariance"):
             fewbits.compress(net, tmp_path / "n", bits=2.0, method="qswd", statistics={"weight": wrong})
     with pytest.raises(InvalidArgument, match="no use for"):

@@ -24,6 +24,7 @@ from fewbits.methods.epr import Epr, EprConfig
 from fewbits.methods.epr.representation import EprRepresentation
 from fewbits.methods.qswd.choice import Tensor2d, chosen
 from fewbits.methods.qswd.config import QswdConfig
+from fewbits.methods.qswd.descent import in_whole_numbers
 from fewbits.methods.qswd.parts import Written, chunks_of, noted
 from fewbits.methods.qswd.payload import VERSION, Coded, matrix_shape, read
 from fewbits.methods.qswd.representation import QswdRepresentation
@@ -137,7 +138,7 @@ class Qswd(TrainableMethod):
         """Return a tensor's factors; None, and why, if it is not factored.
 
         Raises:
-            InvalidArgument: the covariance of its layer's inputs is of another size, or not finite.
+            InvalidArgument: the covariance of its layer's inputs is of another size, not finite, or none of any inputs.
         """
         tensor = source.tensors[spec.name]
         weights, _ = lossy_weights(spec, tensor)
@@ -212,7 +213,7 @@ def _statistics_of(source: Source, name: str, num_inputs: int) -> tuple[float | 
     """A tensor's sensitivity, or the covariance of its layer's inputs.
 
     Raises:
-        InvalidArgument: the covariance is not of so many inputs, or not finite.
+        InvalidArgument: the covariance is not of so many inputs, not finite, or not that of any inputs.
     """
     given = source.statistics.get(name)
     if not isinstance(given, np.ndarray):
@@ -220,4 +221,8 @@ def _statistics_of(source: Source, name: str, num_inputs: int) -> tuple[float | 
     covariance = given.astype(np.float64)
     if covariance.shape != (num_inputs, num_inputs) or not np.isfinite(covariance).all():
         raise InvalidArgument(f"the covariance of {name!r} must be ({num_inputs}, {num_inputs}) and finite.")
+    try:
+        np.linalg.cholesky(in_whole_numbers(covariance) + (not covariance.any()) * np.eye(num_inputs))
+    except np.linalg.LinAlgError as error:
+        raise InvalidArgument(f"the covariance of {name!r} must be symmetric and positive semidefinite.") from error
     return None, covariance

@@ -24,7 +24,7 @@ from fewbits.methods.qswd.levels import DEAD_ZONE, quantised
 from fewbits.methods.qswd.payload import MOST_WIDENING, Coded, coded, fit_coefficients
 from fewbits.models.fit import Fit
 from fewbits.quantize.factors import Factors
-from fewbits.quantize.rounding import BIT_WORTH
+from fewbits.quantize.rounding import BIT_WORTH, ordered_sum
 from fewbits.quantize.tiling import Tiling
 
 SCALAR = Tiling("rows", 1)
@@ -207,9 +207,9 @@ def _error(tensor: Tensor2d, factors: Factors) -> float:
     values = factors.tiling.matrix(factors.sums(), *tensor.shape) * (factors.step / tensor.step)
     error = values - tensor.matrix
     if tensor.covariance is None:
-        return float(np.add.accumulate(np.square(error).ravel())[-1])
-    # NUMERICS: sixteenths of a step, and whole numbers for a covariance: sums are exact, as in descent.
+        return ordered_sum(np.square(error).ravel())
+    # NUMERICS: sixteenths of a step, and whole numbers for a covariance: what is felt of a row is exact.
     sixteenths = np.rint(16 * error)
     whole = in_whole_numbers(tensor.covariance)
-    total = float((sixteenths @ whole * sixteenths).sum())
+    total = ordered_sum((sixteenths @ whole * sixteenths).ravel())
     return total / 256 / max(float(np.trace(whole)) / len(whole), 1e-300)

@@ -16,6 +16,7 @@ NUMERICS: all is whole numbers in float64, below 2^53: C in 2^-12, Z and V in a 
 whatever order they are added, so that files are alike on every machine.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +27,9 @@ Matrix = NDArray[np.float64]
 ONE = 4096.0  # of a codebook's entries: 1
 _MOST_FINE = 256.0  # units of a step at most
 _MOST_VALUE = 2.0**14  # of vectors, about
-_H_ONE = 1024.0  # of a covariance's greatest entry
+_H_ONE = 2.0**22  # of a covariance's greatest entry: one input may be felt a thousand times as much as most
+_DAMPING = 0.01  # of the mean of its diagonal, added to all of it
+_MOST_WEIGHED = 18  # bits of weighed coefficients, in sums over vectors
 _ROTATIONS = 60
 _BLOCK = 1 << 18  # elements of vectors at a time, about: two megabytes
 MOST_ROTATED = 64  # columns of a codebook that are rotated
@@ -44,13 +47,13 @@ class Problem(NamedTuple):
 
     vectors: (height, N), in 1/fine of a step.
     covariance: (n, n) of a layer's inputs, whole numbers, where N is a multiple of n; None for the plain error.
-    most: greatest eigenvalue of it, and a little more.
+    bounds: (n,) of an input's own share in it: a step of 1 / bounds along the slope never goes too far.
     """
 
     vectors: Matrix
     fine: float
     covariance: Matrix | None = None
-    most: float = 1.0
+    bounds: Matrix | None = None
 
     @classmethod
     def of(cls, vectors: Matrix) -> "Problem":
@@ -62,11 +65,14 @@ class Problem(NamedTuple):
         return cls(np.rint(vectors * fine), fine)
 
     def weighted(self, covariance: Matrix) -> "Problem":
-        """Return the problem with errors that count by a covariance (n, n), of any scale."""
+        """Return the problem with errors that count by a covariance (n, n), of any scale.
+
+        With the sums of its rows' magnitudes as a diagonal, it is bounded by that: the metric of the steps.
+        """
         whole = in_whole_numbers(covariance)
         if not whole.any():
             return self
-        return self._replace(covariance=whole, most=float(np.abs(whole).sum(axis=1).max()))
+        return self._replace(covariance=whole, bounds=np.abs(whole).sum(axis=1))
 
     def blocks(self) -> list["Problem"]:
         """Return problems of some vectors each, in order, that a cache holds; without a covariance."""
@@ -81,11 +87,27 @@ class Problem(NamedTuple):
             return values
         return (values.reshape(-1, len(self.covariance)) @ self.covariance).reshape(values.shape)
 
+    def step(self, slopes: Matrix) -> Matrix:
+        """Return how far coefficients (..., N) go, from their slopes (..., N) without the covariance."""
+        if self.covariance is None or self.bounds is None:
+            return slopes
+        weighed = self.weigh(np.rint(slopes)).reshape(-1, len(self.bounds))
+        return (weighed / self.bounds).reshape(slopes.shape)
+
 
 def in_whole_numbers(covariance: Matrix) -> Matrix:
-    """Return a covariance (n, n) scaled to whole numbers, 1024 the greatest; zeros stay."""
+    """Return a covariance (n, n) scaled to whole numbers, 2^22 the greatest, and damped; a zero one stays.
+
+    NUMERICS: rounding alone leaves directions in which an error counts less than nothing, and levels without bound.
+    What is added to the diagonal outweighs it, and steadies inputs that were seen too seldom (as in Frantar et al.
+    2022, arXiv:2210.17323).
+    """
     peak = float(np.abs(covariance).max(initial=0))
-    return np.rint(covariance * (_H_ONE / peak)) if peak else np.zeros_like(covariance)
+    if not peak:
+        return np.zeros_like(covariance)
+    whole = np.rint((covariance + covariance.T) * (_H_ONE / 2 / peak))
+    size = len(whole)
+    return whole + np.rint(_DAMPING * float(np.trace(whole)) / size + math.sqrt(size)) * np.eye(size)
 
 
 class Pair(NamedTuple):
@@ -135,7 +157,7 @@ def descend(
         if sparsity.most is not None:
             now = Sparsity(most=round(total * (1 - share) + sparsity.most * share))
         error = Pair(codebook, coefficients).product() - problem.vectors
-        least = threshold(coefficients - problem.weigh(codebook.T @ error / ONE) / problem.most, now, problem.fine)
+        least = threshold(coefficients - problem.step(codebook.T @ error / ONE), now, problem.fine)
         for column, row in zip(codebook.T, coefficients, strict=True):  # views: both are changed in place
             _turn(problem, error, column, row, least, moves)
     return Pair(codebook, coefficients)
@@ -143,11 +165,11 @@ def descend(
 
 def _turn(problem: Problem, error: Matrix, column: Matrix, row: Matrix, least: float, moves: bool) -> None:
     """One step for a column and its row, in place, as for the error (height, N)."""
-    stepped = row - problem.weigh(column @ error / ONE) / problem.most
+    stepped = row - problem.step(column @ error / ONE)
     kept = np.rint(np.where(np.abs(stepped) >= least, stepped, 0.0))
     error += np.rint(np.outer(column, kept - row) / ONE)
     row[:] = kept
-    weighed = problem.weigh(kept)
+    weighed = _within(problem.weigh(kept), _MOST_WEIGHED)
     energy = float(weighed @ kept)
     if not moves or energy <= 0:
         return
@@ -157,6 +179,12 @@ def _turn(problem: Problem, error: Matrix, column: Matrix, row: Matrix, least: f
         error += np.rint(np.outer(better - column, kept) / ONE)
         column[:] = np.rint(better / norm)
         row[:] = np.rint(kept * norm)
+
+
+def _within(values: Matrix, bits: int) -> Matrix:
+    """Values scaled by a power of two and rounded, so that none has more bits; as they are where none has."""
+    excess = int(np.frexp(np.abs(values).max(initial=0))[1]) - bits
+    return np.rint(np.ldexp(values, -excess)) if excess > 0 else values
 
 
 # ---- where to start
