@@ -58,7 +58,12 @@ class Point(NamedTuple):
 
 
 def compare(
-    images: Sequence[tuple[str, Tensor]], codec: FrozenCodec, *, peers: Sequence[str] | None = None, seed: int = 0
+    images: Sequence[tuple[str, Tensor]],
+    codec: FrozenCodec,
+    *,
+    peers: Sequence[str] | None = None,
+    seed: int = 0,
+    refine: int = 0,
 ) -> Iterator[Measured]:
     """Yield what each image costs and loses at each setting of each codec.
 
@@ -66,11 +71,12 @@ def compare(
         images: names, and images (H, W, 3) uint8.
         codec: of ours.
         peers: which of PEERS, by default all that this Pillow has.
+        refine: steps of a search by our codec, as in `fewbits.images.encode`.
     """
     known = set(pillow().registered_extensions().values()) & set(PEERS if peers is None else peers)
     for name, image in images:
         for quality in range(len(codec.config.trades)):
-            yield _ours(name, image, codec, quality, seed)
+            yield _ours(name, image, codec, quality, seed, refine)
         for kind, (options, settings) in PEERS.items():
             for setting in settings if kind in known else ():
                 yield _peer(name, image, kind, setting, options)
@@ -118,11 +124,11 @@ def _curve(measured: Sequence[Measured]) -> tuple[list[float], list[float]]:
     return rates, good
 
 
-def _ours(name: str, image: Tensor, codec: FrozenCodec, quality: int, seed: int) -> Measured:
+def _ours(name: str, image: Tensor, codec: FrozenCodec, quality: int, seed: int, refine: int) -> Measured:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "image.fewbits"
         start = time.perf_counter()
-        coded = save(image, path, codec=codec, quality=quality, seed=seed)
+        coded = save(image, path, codec=codec, quality=quality, seed=seed, refine=refine)
         middle = time.perf_counter()
         decoded = load(path)
         end = time.perf_counter()

@@ -39,7 +39,13 @@ class Coded(NamedTuple):
 
 
 def encode(
-    image: PathLike, path: PathLike, *, codec: PathLike | FrozenCodec, quality: int | None = None, seed: int = 0
+    image: PathLike,
+    path: PathLike,
+    *,
+    codec: PathLike | FrozenCodec,
+    quality: int | None = None,
+    seed: int = 0,
+    refine: int = 0,
 ) -> Coded:
     """Code an image file: PNG, JPEG, WebP and whatever else Pillow reads, of 8 bits.
 
@@ -49,17 +55,25 @@ def encode(
         codec: a codec's file, or an open one.
         quality: its number, from 0 for the smallest file; by default the middle one.
         seed: of the dither; stored in the file.
+        refine: steps of a search for latents that are worth more, for this image alone; each takes about as long as
+            decoding. The file of such a search may differ from one machine to another; what it decodes to does not.
 
     Raises:
-        InvalidArgument: there is no such image, codec or quality; or the target is not usable.
+        InvalidArgument: there is no such image, codec or quality; `refine` is below 0; or the target is not usable.
         Corrupt: the image cannot be decoded; or as the codec's file is.
         OSError: the system failed to write.
     """
-    return save(read_picture(image).array, path, codec=codec, quality=quality, seed=seed)
+    return save(read_picture(image).array, path, codec=codec, quality=quality, seed=seed, refine=refine)
 
 
 def save(
-    image: Tensor, path: PathLike, *, codec: PathLike | FrozenCodec, quality: int | None = None, seed: int = 0
+    image: Tensor,
+    path: PathLike,
+    *,
+    codec: PathLike | FrozenCodec,
+    quality: int | None = None,
+    seed: int = 0,
+    refine: int = 0,
 ) -> Coded:
     """Code an image in memory: (H, W) or (H, W, 1 to 4) uint8, the second or fourth channel alpha.
 
@@ -69,6 +83,8 @@ def save(
     check_target(path)
     if not isinstance(seed, int) or not 0 <= seed < 1 << 64:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidArgument(f"the seed must be a whole number from 0 to 2^64 - 1, not {seed!r}.")
+    if isinstance(refine, bool) or not isinstance(refine, int) or refine < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidArgument(f"the steps of a search must be a whole number of at least 0, not {refine!r}.")
     picture = Picture.of(image)
     opened = codec if isinstance(codec, FrozenCodec) else open_codec(codec)
     qualities = range(len(opened.config.trades))
@@ -78,7 +94,7 @@ def save(
         raise InvalidArgument(f"this codec has the qualities 0 to {qualities[-1]}, not {quality!r}.")
     tensors = {_IMAGE: picture.colours} | ({} if picture.alpha is None else {_ALPHA: picture.alpha.contiguous()})
     entries = entries_of(tensors, copies=False)
-    method = Image(ImageConfig(opened.digest.hex(), quality))
+    method = Image(ImageConfig(opened.digest.hex(), quality), refine=refine)
     chunks = list(method.encode(Source(tensors), rate_weight=0.0, seed=seed))
     data = file_bytes(chunks=chunks, tensors=entries, seed=seed, rate_weight=None, metadata=None)
     size = write_atomic(path, [data])

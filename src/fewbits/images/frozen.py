@@ -17,6 +17,7 @@ from fewbits.errors import Corrupt
 from fewbits.images.cells import Cells
 from fewbits.images.codec import SCALE_MIDDLE, SCALE_STEPS, Codec, CodecConfig
 from fewbits.images.fixed_point import MOST, VALUE, FixedPoint, counted
+from fewbits.images.refinement import Search, refined
 from fewbits.images.rounding import DITHERED
 from fewbits.images.transforms import HYPER_STEP
 from fewbits.models.scale_indexed import NUM_SCALES, PER_OCTAVE, ScaleIndexed
@@ -102,6 +103,7 @@ class FrozenCodec:
                 {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")},
             )
         self._networks = {name: FixedPoint.of(network) for name, network in networks.items()}
+        self._synthesis = codec.synthesis.eval().requires_grad_(False)  # for what is searched, and never for decoding
         self.has_hyper, qualities = codec.has_hyper, len(config.trades)
         self.cells = Cells(
             _integers(tensors, "offsets", (1 << config.level_bits if config.rounding in DITHERED else 1,), torch.int16)
@@ -127,13 +129,14 @@ class FrozenCodec:
         """What the sides of a band are made multiples of, in pixels."""
         return self.config.step * (HYPER_STEP if self.has_hyper else 1)
 
-    def encode(self, band: Tensor, quality: int, seed: int, item: int) -> CodedBand:
+    def encode(self, band: Tensor, quality: int, seed: int, item: int, refine: int = 0) -> CodedBand:
         """Code a band.
 
         Args:
             band: (H, W, 3) uint8.
             quality: its number, from 0.
             seed, item: of the dither.
+            refine: steps of a search for better latents; what it finds is taken if it is better.
         """
         height, width = band.shape[:2]
         shapes = self._shapes(height, width)
@@ -142,13 +145,44 @@ class FrozenCodec:
         if self.has_hyper:
             place = self._prior(quality, shapes.hyper, seed, item)
             values = self._networks["hyper_analysis"](latents)
-            head, hyper_bits, hyper = self._send(values, quality, place, self._hyper_gains)
+            cells = self._cells_of(values, quality, place, self._hyper_gains)
+            head, hyper_bits, hyper = self._send(cells, quality, place, self._hyper_gains)
             head = write_uint(len(head)) + head
             means, place = self._conditions(hyper, quality, shapes, seed, item)
         else:
             means, place = torch.zeros(()), self._prior(quality, shapes.latents, seed, item)
-        data, bits, residuals = self._send(latents - means, quality, place, self._gains)
-        return CodedBand(head + data, bits + hyper_bits, hyper_bits, self._output(means + residuals, height, width))
+        cells = self._cells_of(latents - means, quality, place, self._gains)
+        found = self._coded(cells, means, quality, place, height, width)
+        if refine:
+            search = self._search(band, latents, means, quality, place)
+            cells = refined(search, refine, seed=item).clamp(-_MOST_INDEX, _MOST_INDEX)
+            other = self._coded(cells, means, quality, place, height, width)
+            found = min(found, other, key=lambda each: self._worth(each, band, quality))
+        return found._replace(data=head + found.data, bits=found.bits + hyper_bits, hyper_bits=hyper_bits)
+
+    def _coded(self, cells: Tensor, means: Tensor, quality: int, place: "_Place", height: int, width: int) -> CodedBand:
+        """A band as its latents' cells make it, without hyper-latents."""
+        data, bits, residuals = self._send(cells, quality, place, self._gains)
+        return CodedBand(data, bits, 0.0, self._output(means + residuals, height, width))
+
+    def _worth(self, coded: CodedBand, band: Tensor, quality: int) -> float:
+        """Bits, and what the error is worth of them."""
+        error = float((coded.band.double() - band.cpu().double()).square().sum())
+        return coded.bits + self.config.trades[quality] * error / 3
+
+    def _search(self, band: Tensor, latents: Tensor, means: Tensor, quality: int, place: "_Place") -> Search:
+        middles = self.cells.middles(torch.zeros_like(place.levels), place.levels).reshape(place.shape) / VALUE
+        numbers = place.numbers.numpy()
+        return Search(
+            synthesis=self._synthesis,
+            pixels=band.cpu().float(),
+            positions=(latents - means) * self._gains.gains[quality] / VALUE**2 - middles,
+            middles=middles,
+            steps=VALUE / self._gains.gains[quality],
+            means=means / VALUE,
+            bits_of=lambda cells: self._coder.bits_of_each(cells, numbers),
+            trade=self.config.trades[quality],
+        )
 
     def decode(self, data: bytes, height: int, width: int, quality: int, seed: int, item: int) -> Tensor:
         """Return a band (H, W, 3) uint8.
@@ -213,13 +247,16 @@ class FrozenCodec:
         first = self._first_scale + numbers.clamp(0, self._num_scales - 1).long().flatten() * len(self.cells.offsets)
         return means, _Place(shapes.latents, levels, first + levels)
 
-    def _send(self, values: Tensor, quality: int, place: "_Place", gains: "_Gains") -> tuple[bytes, float, Tensor]:
-        """Quantise values, and return their bytes, their bits, and what the decoder makes of them."""
+    def _cells_of(self, values: Tensor, quality: int, place: "_Place", gains: "_Gains") -> Tensor:
+        """The numbers of the cells that values lie in, (N,) int64."""
         scaled = torch.floor((values * gains.gains[quality] + VALUE / 2) / VALUE)
-        found = self.cells.indices(scaled.flatten(), place.levels).clamp(-_MOST_INDEX, _MOST_INDEX)
-        indices, numbers = found.numpy(), place.numbers.numpy()
+        return self.cells.indices(scaled.flatten(), place.levels).clamp(-_MOST_INDEX, _MOST_INDEX)
+
+    def _send(self, cells: Tensor, quality: int, place: "_Place", gains: "_Gains") -> tuple[bytes, float, Tensor]:
+        """Cells' bytes, their bits, and what the decoder makes of them."""
+        indices, numbers = cells.numpy(), place.numbers.numpy()
         data, bits = self._coder.encode(indices, numbers), self._coder.bits(indices, numbers)
-        return data, bits, self._unscaled(found, quality, place, gains)
+        return data, bits, self._unscaled(cells, quality, place, gains)
 
     def _received(self, data: bytes, quality: int, place: "_Place", gains: "_Gains") -> Tensor:
         found = torch.from_numpy(self._coder.decode(data, place.numbers.numpy()))

@@ -81,9 +81,14 @@ class Image(Method):
     payload_version = 1
     config_type = ImageConfig
 
-    def __init__(self, config: ImageConfig | None = None) -> None:
-        """Build the method; the default settings name no codec, and keep all exactly."""
+    def __init__(self, config: ImageConfig | None = None, *, refine: int = 0) -> None:
+        """Build the method; the default settings name no codec, and keep all exactly.
+
+        Args:
+            refine: steps of a search for better latents when encoding, which no file tells of.
+        """
         self.config = self.settings = config or ImageConfig()
+        self._refine = refine
         self._lossless = Lossless()
 
     def units(self, specs: Sequence[TensorSpec]) -> list[tuple[TensorSpec, ...]]:
@@ -116,7 +121,7 @@ class Image(Method):
         row, ranges = spec.shape[1] * spec.shape[2], bands(spec, codec.step)
         for first, last in ranges:
             band = image[first:last].cpu()
-            coded = codec.encode(band.expand(-1, -1, 3), quality, seed, first)
+            coded = codec.encode(band.expand(-1, -1, 3), quality, seed, first, self._refine)
             error = (_as_stored(coded.band, spec.shape[2]).double() - band.double()).square().sum()
             loss = Loss(float(error), float(band.double().square().sum()), coded.bits + _HEAD_BITS)
             payload = codec.digest + bytes([quality]) + coded.data

@@ -127,13 +127,24 @@ class IndexedCoder:
         self._models: dict[int, IntegerModel] = {}
 
     def bits(self, values: Integers, numbers: Integers) -> float:
-        """Return what values (N,) cost under the tables of these numbers (N,), in bits."""
+        """Return what values (N,) int64 cost under the tables of these numbers (N,), in bits."""
+        symbols, raw = self._parts_of(values, numbers)
+        return float(symbols.sum()) / COST_ONE + float(raw.sum())
+
+    def bits_of_each(self, values: Integers, numbers: Integers) -> NDArray[np.float64]:
+        """Return what each of the values (N,) costs, (N,)."""
+        symbols, raw = self._parts_of(values, numbers)
+        return symbols / COST_ONE + raw
+
+    def _parts_of(self, values: Integers, numbers: Integers) -> tuple[Integers, Integers]:
+        """What values take as symbols, in 1/65536 bit, and raw, in bits; both whole, so that sums are exact."""
         costs = self._costs
         high = (values >> costs.shift[numbers]) - costs.low[numbers]
         outside = (high < 0) | (high > costs.last[numbers])
-        total = float(costs.symbols[numbers, np.where(outside, MAX_SYMBOLS - 1, high)].sum()) / COST_ONE
+        raw = costs.shift[numbers]
         distances = np.where(high < 0, -1 - high, high - costs.last[numbers] - 1)[outside]
-        return total + float(costs.shift[numbers].sum()) + float(escape_bits(distances.view(np.uint64)).sum())
+        raw[outside] += escape_bits(distances.view(np.uint64)).astype(np.int64)
+        return costs.symbols[numbers, np.where(outside, MAX_SYMBOLS - 1, high)], raw
 
     def encode(self, values: Integers, numbers: Integers) -> bytes:
         """Return the bytes of values (N,) int64, of the tables with these numbers (N,) int64."""

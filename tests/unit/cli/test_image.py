@@ -36,6 +36,7 @@ def test_three_commands_from_a_folder_to_a_decoded_photo(
     codec, coded, back = tmp_path / "codec.fewbits", tmp_path / "x.fewbits", tmp_path / "x.png"
     assert run("image", "train", photos, "-o", codec, "--steps", 3, "--checkpoint", tmp_path / "state.pt") == 0
     assert run("image", "encode", photos / "1.png", "-o", coded, "--codec", codec, "-q", 1) == 0
+    assert run("image", "encode", photos / "1.png", "-o", coded, "--codec", codec, "-q", 1, "--refine", 3) == 0
     assert run("image", "decode", coded, "-o", back) == 0
     assert np.array(pil.open(back)).shape == (180, 190, 3)
     said = capsys.readouterr().out
