@@ -40,7 +40,7 @@ def bit_exact(tensors: Tensors, decoded: Tensors) -> bool:
 
 def fewbits_row(
     name: str,
-    source: Path,
+    source: Any,
     tensors: Tensors,
     quality: Quality,
     path: Path,
@@ -48,14 +48,16 @@ def fewbits_row(
     budget: str | int,
     seed: int,
     asked: tuple[Figure, ...] = (),
+    inputs: str | None = None,
 ) -> Row:
     """Compress a checkpoint to a budget; measure the file and what it decodes to.
 
-    path: where the file is written; the caller may go on using it.
+    source: its path; or a module, where there are inputs. path: where the file is written; the caller may go on using
+    it.
     """
     fewbits = load_fewbits("compress", "load")
     start = time.perf_counter()
-    report = fewbits.compress(source, path, budget=budget, seed=seed)
+    report = fewbits.compress(source, path, budget=budget, seed=seed, inputs=inputs)
     encode_seconds = time.perf_counter() - start
     start = time.perf_counter()
     decoded = {key: tensor.numpy() for key, tensor in fewbits.load(path).items()}
@@ -71,7 +73,8 @@ def fewbits_row(
         "encode_seconds": encode_seconds,
         "decode_seconds": decode_seconds,
     }
-    return Row(name, measured, asked, {"budget": budget, "seed": seed})
+    settings = {"budget": budget, "seed": seed} | ({} if inputs is None else {"inputs": inputs})
+    return Row(name, measured, asked, settings)
 
 
 def rival_rows(rivals: tuple["Rival", ...], tensors: Tensors, quality: Quality) -> Iterator[Row]:

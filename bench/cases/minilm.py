@@ -19,12 +19,13 @@ takes_rivals = True
 
 BUDGET = 8_670_000  # bytes; NNCodec's point on this model
 LOSSLESS_BOUND = 74_400_000  # bytes
+PROBED_DRIFT = {"5.8MB": 0.11, "8.67MB": 0.021, "11.38MB": 0.0055}  # at most, of the module, tried on random tokens
 COMMAND_SECONDS = 0.5
 COMMAND_RUNS = 7
 
 
 def rows(options: Options) -> Iterator[Row]:
-    """Measure the original, fewbits at three budgets and losslessly, `info` and `verify`, then the rivals."""
+    """Measure the original, fewbits at three budgets and losslessly, `info` and `verify`, the module, the rivals."""
     need("transformers", "scipy", "safetensors", "torch")
     from .sentence_embedding import SentenceEmbedding
 
@@ -53,6 +54,16 @@ def _fewbits_rows(options: Options, checkpoint: Path, model, scratch: Path) -> I
     yield _lossless_row(checkpoint, model, scratch)
     for budget in ("5.8MB", "11.4MB"):
         yield fewbits_row(f"fewbits {budget}", path=scratch / "other.fewbits", budget=budget, **common)
+    common["source"] = model.fresh_module()
+    for budget, drift in PROBED_DRIFT.items():
+        yield fewbits_row(
+            f"fewbits module {budget}",
+            path=scratch / "other.fewbits",
+            budget=budget,
+            inputs="synthetic",
+            asked=(Figure("drift", "<=", drift),),
+            **common,
+        )
 
 
 def _lossless_row(checkpoint: Path, model, scratch: Path) -> Row:

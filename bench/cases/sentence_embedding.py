@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,7 @@ class SentenceEmbedding:
 
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
-        self._torch = torch
+        self._torch, self._folder = torch, folder
         self._model = transformers.AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
         self._parameters = dict(self._model.named_parameters())
         self.tensors: dict[str, np.ndarray] = load_file(folder / "model.safetensors")
@@ -46,6 +47,12 @@ class SentenceEmbedding:
         self._batches = _batches(tokens)
         self._num_sentences = len(sentences)
         self._original = self._embed()
+
+    def fresh_module(self) -> Any:
+        """Return the model as published, which no measurement writes to."""
+        import transformers
+
+        return transformers.AutoModel.from_pretrained(self._folder, attn_implementation="eager").eval()
 
     def original_quality(self) -> dict[str, Measured]:
         """Return the quality of the checkpoint itself."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fewbits.methods.miracle import Miracle, MiracleConfig
     from fewbits.methods.qswd import Qswd, QswdConfig
     from fewbits.nn.covariances import input_covariances
+    from fewbits.nn.sensitivities import sensitivities
     from fewbits.report import Report
 
 _HOMES = {
@@ -31,6 +32,7 @@ _HOMES = {
     "info": "container.inspect",
     "verify": "container.inspect",
     "input_covariances": "nn.covariances",
+    "sensitivities": "nn.sensitivities",
     # a training loop
     "attach": "api",
     "save": "api",
@@ -94,6 +96,7 @@ __all__ = [
     "load",
     "open",
     "save",
+    "sensitivities",
     "verify",
 ]
 

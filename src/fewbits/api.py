@@ -3,7 +3,7 @@
 import io
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from fewbits.methods.ecsq import Ecsq
 from fewbits.methods.lossless import Lossless
 from fewbits.native import check_environment
 from fewbits.nn.attach import attach, attached_of
+from fewbits.nn.sensitivities import sensitivities
 from fewbits.outcome import lossy_rate, report_of
 from fewbits.receive import attach_again, check_keys, load_with_factors
 from fewbits.registry import method_class
@@ -49,6 +50,7 @@ def compress(
     seed: int = 0,
     bare: bool = False,
     statistics: Mapping[str, float | Tensor] | None = None,
+    inputs: Iterable[Any] | str | None = None,
     metadata: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Report:
@@ -69,6 +71,8 @@ def compress(
         bare: write the bare profile: no names, shapes or records; loading needs the module.
         statistics: by tensor name, the loss added per unit of relative squared error, where it is known; for a method
             that takes them, the covariance of a layer's inputs (`fewbits.input_covariances`).
+        inputs: batches that the source, a module, is tried with, or "synthetic": what an error of each tensor costs is
+            measured (`fewbits.sensitivities`), where statistics do not say it.
         metadata: text to keep in the file, beside what the source has of its own.
         progress: called with a stage and how many of how many units are done.
 
@@ -88,17 +92,9 @@ def compress(
         checkpoint = replace(checkpoint, metadata={**(checkpoint.metadata or {}), **metadata})
     if bare:
         checkpoint = _without_copies(checkpoint)
-    unknown = sorted(set(statistics or {}) - set(checkpoint.tensors))
-    if unknown:
-        raise InvalidArgument(f"statistics are given for {unknown[0]!r}, which the source does not have.")
-    matrices = sorted(name for name, value in (statistics or {}).items() if isinstance(value, Tensor))
-    if matrices and not lossy.takes_covariances:
-        raise InvalidArgument(f"a covariance is given for {matrices[0]!r}, which {lossy.id!r} has no use for.")
-    # Arrays: workers may be processes, and sending a tensor to one would move the caller's memory.
-    known = {
-        name: value.detach().cpu().double().numpy().copy() if isinstance(value, Tensor) else value
-        for name, value in (statistics or {}).items()
-    }
+    if inputs is not None:
+        statistics = _tried(checkpoint, inputs, lossless, seed, progress) | dict(statistics or {})
+    known = _known(statistics or {}, checkpoint, lossy)
     given = Source(checkpoint.stored, checkpoint.module, known)
     with executor_for(workers) as executor:
         job = _Job(checkpoint, given, lossy, seed, bare, executor, progress)
@@ -109,6 +105,36 @@ def compress(
             rate_weight, encoded = trial.rate_weight, trial.result
     size = write_atomic(path, [encoded.data])
     return report_of(os.fspath(path), size, checkpoint, encoded.chunks, rate_weight, time.monotonic() - start)
+
+
+def _tried(
+    checkpoint: Checkpoint, inputs: Iterable[Any] | str, lossless: bool, seed: int, progress: Progress | None
+) -> dict[str, float]:
+    """What an error of each tensor costs, by trying the source on inputs."""
+    if lossless:
+        raise InvalidArgument("lossless=True keeps every bit, whatever comes in: leave inputs= out.")
+    if checkpoint.module is None:
+        raise InvalidArgument("inputs= are for a module, and the source is none.")
+    return sensitivities(checkpoint.module, inputs, seed=seed, progress=progress)
+
+
+def _known(statistics: Mapping[str, float | Tensor], checkpoint: Checkpoint, method: Method) -> dict[str, Any]:
+    """Statistics as workers take them, covariances as arrays.
+
+    Raises:
+        InvalidArgument: a name is not the source's, or the method has no use for a covariance.
+    """
+    unknown = sorted(set(statistics) - set(checkpoint.tensors))
+    if unknown:
+        raise InvalidArgument(f"statistics are given for {unknown[0]!r}, which the source does not have.")
+    matrices = sorted(name for name, value in statistics.items() if isinstance(value, Tensor))
+    if matrices and not method.takes_covariances:
+        raise InvalidArgument(f"a covariance is given for {matrices[0]!r}, which {method.id!r} has no use for.")
+    # Workers may be processes, and sending a tensor to one would move the caller's memory.
+    return {
+        name: value.detach().cpu().double().numpy().copy() if isinstance(value, Tensor) else value
+        for name, value in statistics.items()
+    }
 
 
 class _Encoded(NamedTuple):

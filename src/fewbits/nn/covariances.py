@@ -3,13 +3,14 @@
 |(W - W') X|² = tr((W - W') X Xᵀ (W - W')ᵀ)
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fewbits.errors import InvalidArgument
+from fewbits.nn.inputs import called
 from fewbits.nn.unfolding import unfolded
 
 
@@ -52,12 +53,7 @@ def input_covariances(module: nn.Module, inputs: Iterable[Any]) -> dict[str, Ten
     try:
         for batch in inputs:
             batches += 1
-            if isinstance(batch, Mapping):
-                module(**batch)
-            elif isinstance(batch, tuple):
-                module(*batch)
-            else:
-                module(batch)
+            called(module, batch)
     finally:
         for handle in handles:
             handle.remove()

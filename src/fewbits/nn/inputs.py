@@ -1,0 +1,86 @@
+"""What a module is run on: batches as callers give them, and random ones where they give none."""
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewbits.errors import InvalidArgument
+
+_LENGTHS = (8, 12, 16, 24)  # of sentences of tokens
+_SENTENCES, _IMAGES, _VECTORS = 16, 16, 64
+_SIDES = (32, 64, 224, 28)  # of images, tried in this order
+_COARSE = 4  # pixels a side of what is alike in an image
+
+
+def called(module: nn.Module, batch: Any) -> Any:
+    """Return what a module makes of a batch: a tensor, a tuple of arguments, or a mapping of keyword arguments."""
+    if isinstance(batch, Mapping):
+        return module(**batch)
+    return module(*batch) if isinstance(batch, tuple) else module(batch)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Generator[None]:
+    """Run a module in eval() and without gradients; each of its parts is in train() again where it was."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def synthetic_inputs(module: nn.Module, seed: int = 0) -> list[Tensor]:
+    """Return random batches that a module takes: token ids, images or vectors, as its first layer reads them.
+
+    Ids are uniform, sentences of 8 to 24; images are smooth noise of variance 1; vectors are Gaussian.
+
+    Raises:
+        InvalidArgument: its first layer is of no such kind, or the module does not take them.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    first = next((layer for layer in module.modules() if isinstance(layer, nn.Embedding | nn.Conv2d | nn.Linear)), None)
+    candidates: list[list[Tensor]] = []
+    match first:
+        case nn.Embedding():
+            shapes = [(_SENTENCES, length) for length in _LENGTHS]
+            candidates = [[torch.randint(first.num_embeddings, shape, generator=generator) for shape in shapes]]
+        case nn.Conv2d():
+            candidates = [[_images(first.in_channels, side, generator)] for side in _SIDES]
+        case nn.Linear():
+            candidates = [[torch.randn(_VECTORS, first.in_features, generator=generator)]]
+        case _:
+            pass
+    for batches in candidates:
+        moved = [_beside(batch, first) for batch in batches]
+        if _is_taken(module, moved[0][:1]):
+            return moved
+    raise InvalidArgument("no synthetic input fits this module: give batches of its inputs.")
+
+
+def _images(channels: int, side: int, generator: torch.Generator) -> Tensor:
+    coarse = torch.randn(_IMAGES, channels, -(-side // _COARSE), -(-side // _COARSE), generator=generator)
+    smooth = nn.functional.interpolate(coarse, (side, side), mode="bilinear", align_corners=False)
+    rough = 0.3 * torch.randn(_IMAGES, channels, side, side, generator=generator)
+    images = smooth + rough
+    return images / images.std()
+
+
+def _beside(batch: Tensor, layer: Any) -> Tensor:
+    """A batch on the device of a layer, and in its precision where it is floating."""
+    weight: Tensor = layer.weight
+    return batch.to(weight.device, weight.dtype if batch.is_floating_point() else None)
+
+
+def _is_taken(module: nn.Module, batch: Tensor) -> bool:
+    try:
+        with evaluating(module):
+            module(batch)
+    except Exception:  # whatever a stranger's module says of an input that is none
+        return False
+    return True

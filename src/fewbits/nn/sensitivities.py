@@ -1,0 +1,127 @@
+"""What an error of each tensor costs, by trying it: noise on one tensor at a time, and what the module makes of it.
+
+With these, one rate weight for all tensors puts bits where outputs feel them. Source: noise probing as in the
+linearity theorem's use by Malinovskii et al. 2024 (HIGGS, arXiv:2411.17525), whose loss is a language model's.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewbits.errors import InvalidArgument
+from fewbits.nn.inputs import called, evaluating, synthetic_inputs
+from fewbits.tensors import lossy_weights, spec_of
+
+NOISE = 0.15  # relative error that is tried: small enough to be felt in proportion, large enough to be felt
+Progress = Callable[[str, int, int], None]
+Outputs = list[list[Tensor]]  # by batch
+
+
+def sensitivities(
+    module: nn.Module,
+    inputs: Iterable[Any] | str,
+    *,
+    measure: Callable[[Any], Tensor] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, float]:
+    """Return, by name, the loss that a tensor adds per unit of its relative squared error: `compress(statistics=)`.
+
+    The loss is the relative squared error of the module's outputs, the mean of all floating point tensors in them. The
+    module runs in eval(), once a tensor and batch; afterwards it is as it was. A tensor that nothing in the outputs
+    depends on counts, by element, as the least felt of the others: it is kept, at low cost.
+
+    Args:
+        inputs: batches, each a tensor, a tuple of arguments, or a mapping of keyword arguments; a few dozen examples
+            do. "synthetic": random ones, where the module reads token ids, images or vectors.
+        measure: what of the module's output matters; by default all of it.
+        seed: of the noise, and of synthetic inputs.
+        progress: called with a stage and how many of how many tensors are done.
+
+    Raises:
+        InvalidArgument: there is no batch; the outputs hold no floating point number, or one that is not finite; or the
+            module reads what no synthetic input stands for.
+    """
+    if isinstance(inputs, str):
+        if inputs != "synthetic":
+            raise InvalidArgument(f'inputs are batches, or "synthetic", not {inputs!r}.')
+        inputs = synthetic_inputs(module, seed)
+    batches = list(inputs)
+    if not batches:
+        raise InvalidArgument("there is no input to try.")
+    with evaluating(module):
+        clean = _outputs(module, batches, measure)
+        if not any(map(len, clean)) or not all(bool(each.isfinite().all()) for batch in clean for each in batch):
+            raise InvalidArgument("the module's outputs must be floating point tensors, and finite.")
+        tensors = list(_tried(module))
+        generator, found = torch.Generator().manual_seed(seed), dict[str, float]()
+        for done, (name, tensor, energy) in enumerate(tensors, 1):
+            held = tensor.clone()
+            amplitude = NOISE * math.sqrt(3 * energy / tensor.numel())
+            noise = (2 * torch.rand(tensor.shape, generator=generator) - 1) * amplitude
+            try:
+                tensor.add_(noise.to(tensor.device, tensor.dtype))
+                relative = float((tensor - held).double().square().sum()) / energy
+                found[name] = _loss(clean, _outputs(module, batches, measure)) / max(relative, 1e-300)
+            finally:
+                tensor.copy_(held)
+            if progress is not None:
+                progress("sensitivities", done, len(tensors))
+    return _with_unfelt(found, {name: tensor.numel() for name, tensor, _ in tensors})
+
+
+def _tried(module: nn.Module) -> Iterator[tuple[str, Tensor, float]]:
+    """The tensors that are coded lossily, each once, with what their error is measured against."""
+    seen: set[int] = set()
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if not isinstance(tensor, Tensor) or id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        value = tensor.detach()
+        weights, _ = lossy_weights(spec_of(name, value), value)
+        energy = 0.0 if weights is None else weights.energy_at_stake()
+        if energy > 0:
+            yield name, value, energy
+
+
+def _outputs(module: nn.Module, batches: Sequence[Any], measure: Callable[[Any], Tensor] | None) -> Outputs:
+    return [
+        list(_floating(measure(output) if measure is not None else output))
+        for output in (called(module, batch) for batch in batches)
+    ]
+
+
+def _floating(output: Any) -> Iterator[Tensor]:
+    """The floating point tensors of an output, however they are nested."""
+    if isinstance(output, Tensor):
+        if output.is_floating_point() and output.numel():
+            yield output.detach().double()
+    elif isinstance(output, Mapping):
+        for value in output.values():
+            yield from _floating(value)
+    elif isinstance(output, list | tuple):
+        for value in output:
+            yield from _floating(value)
+
+
+def _loss(clean: Outputs, noisy: Outputs) -> float:
+    """The mean relative squared error of outputs; 1 where they are no numbers any more."""
+    losses: list[float] = []
+    for before, after in zip(clean, noisy, strict=True):
+        for one, other in zip(before, after, strict=True):
+            energy = float(one.square().sum())
+            if energy:
+                loss = float((other - one).square().sum()) / energy
+                losses.append(min(loss, 1.0) if math.isfinite(loss) else 1.0)
+    return sum(losses) / max(len(losses), 1)
+
+
+def _with_unfelt(found: Mapping[str, float], sizes: Mapping[str, int]) -> dict[str, float]:
+    """Give what has no effect the least effect, by element, that another tensor has; 1 if none has any."""
+    greatest = max(found.values(), default=0.0)
+    felt = {name: value for name, value in found.items() if value > 1e-9 * greatest}
+    least = min((value / sizes[name] for name, value in felt.items()), default=1.0)
+    return {name: felt.get(name, least * sizes[name]) for name in found}
