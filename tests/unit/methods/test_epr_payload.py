@@ -138,11 +138,11 @@ def test_a_frame_that_suits_a_tensor_alone_is_weighed_beside_the_others() -> Non
 
 
 def test_a_large_payload_is_in_tables() -> None:
-    levels = np.random.default_rng(0).integers(-100, 100, (400, 300, 1))
-    tensor = LevelTensor((400, 300), levels, Scalar((0,)))
+    levels = np.random.default_rng(0).integers(-100, 100, (1000, 300, 1))
+    tensor = LevelTensor((1000, 300), levels, Scalar((0,)))
     with mock.patch.object(payload_module, "encode_adaptive", side_effect=AssertionError):
         data = encode_levels([tensor])
-    assert data[0] == TABLES and len(data) > 1 << 16
+    assert data[0] == TABLES and len(data) > 1 << 18
     assert_round_trip(data, [tensor])
 
 
