@@ -171,6 +171,7 @@ IMAGE_STYLE = CURVE_STYLE.replace(".curve", ".line")
 IMAGE_CURVES = {
     "images_kodak": {
         "fewbits, trained here": "fewbits straight_through quality ",
+        "with a search": "fewbits straight_through refined quality ",
         "JPEG": "JPEG ",
         "WebP": "WEBP ",
         "AVIF": "AVIF ",
@@ -201,7 +202,7 @@ def image_picture(name: str) -> str:
             for each in sorted(found, key=lambda each: each["bits_per_pixel"])
         ]
         if marks:
-            series.append(Series(curve, marks, number, SHAPES[number]))
+            series.append(Series(curve, marks, number, CURVE_SHAPES[number]))
     chart = point_chart(
         series,
         label="PSNR against bits a pixel, means over Kodak images 1 to 16",

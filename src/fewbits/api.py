@@ -1,33 +1,34 @@
 """The doors: compress, decompress, save, load, open. Checks, files and the budget live here, once."""
 
 import io
+import math
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from fewbits.archive import Archive, read_latents, read_tensors
-from fewbits.budget import COARSEST, Trial, meet, parse_size
-from fewbits.chunk import Chunk
+from fewbits.budget import Trial, parse_size
 from fewbits.container.atomic import check_target, write_atomic
 from fewbits.container.format import TensorEntry
 from fewbits.container.inspect import info, verify
 from fewbits.container.writer import file_bytes
-from fewbits.encode import Progress, encode, executor_for, survey
+from fewbits.encode import Progress, executor_for
 from fewbits.errors import InvalidArgument
+from fewbits.job import Evaluation, Job
 from fewbits.method import Method, Source
 from fewbits.methods.ecsq import Ecsq
 from fewbits.methods.lossless import Lossless
 from fewbits.native import check_environment
 from fewbits.nn.attach import attach, attached_of
 from fewbits.nn.sensitivities import sensitivities
-from fewbits.outcome import lossy_rate, report_of
+from fewbits.outcome import report_of
 from fewbits.receive import attach_again, check_keys, load_with_factors
 from fewbits.registry import method_class
 from fewbits.report import Report
@@ -45,6 +46,9 @@ def compress(
     budget: int | str | None = None,
     bits: float | None = None,
     lossless: bool = False,
+    max_error: float | None = None,
+    evaluate: Callable[[Any], float] | None = None,
+    tolerance: float = 0.005,
     method: Method | str | None = None,
     workers: int | Executor | None = None,
     seed: int = 0,
@@ -54,7 +58,9 @@ def compress(
     metadata: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Write a checkpoint as a `.fewbits` file, and say what it cost. Give one of budget, bits and lossless.
+    """Write a checkpoint as a `.fewbits` file, and say what it cost.
+
+    Give one of budget, bits, lossless, max_error and evaluate.
 
     Args:
         source: a state dict, a module, a .safetensors file, a folder with its index, or a .pt file (read with
@@ -63,6 +69,11 @@ def compress(
         budget: bytes of the whole file at most, or text such as "8.6MB" (10^6).
         bits: payload bits a lossily coded weight at most.
         lossless: keep every bit.
+        max_error: the smallest file in which no tensor's relative error ‖W − Ŵ‖ / ‖W‖ is above this.
+        evaluate: the smallest file with which this score, the greater the better, is at most `tolerance` below the
+            source's. It is called some ten times: on a copy of a module, or else on a state dict, as the file would
+            be read.
+        tolerance: of evaluate, in the score's own units.
         method: how weights are made cheap: "ecsq" (else), "qswd", or a method with its own config.
         workers: threads, by default one a processor, or an executor of your own; the file does not depend on it.
             Without the compiled core they are processes, by default one; these start fresh interpreters, so that a
@@ -82,7 +93,7 @@ def compress(
     """
     start = time.monotonic()
     check_environment()
-    target = _one_target(budget, bits, lossless)
+    _one_target(budget, bits, lossless, max_error, evaluate, tolerance)
     lossy = _method_of(method, lossless)
     if not isinstance(seed, int) or not 0 <= seed < 1 << 64:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidArgument(f"the seed must be a whole number from 0 to 2^64 - 1, not {seed!r}.")
@@ -97,14 +108,23 @@ def compress(
     known = _known(statistics or {}, checkpoint, lossy)
     given = Source(checkpoint.stored, checkpoint.module, known)
     with executor_for(workers) as executor:
-        job = _Job(checkpoint, given, lossy, seed, bare, executor, progress)
-        if target is None:
-            rate_weight, encoded = None, job.encoded(Lossless(), None)
+        job, notes = Job(checkpoint, given, lossy, seed, bare, executor, progress), ()
+        if budget is not None:
+            trial = job.within(parse_size(budget), per_weight=False)
+        elif bits is not None:
+            trial = job.within(bits, per_weight=True)
+        elif max_error is not None:
+            trial = job.tolerated(job.worst_error, max_error)
+        elif evaluate is not None:
+            evaluation = Evaluation(job, evaluate)
+            trial = job.tolerated(evaluation.loss, tolerance)
+            notes = (evaluation.note(trial.size),)
         else:
-            trial = job.within(target, per_weight=bits is not None)
-            rate_weight, encoded = trial.rate_weight, trial.result
+            trial = Trial(0.0, 0.0, job.encoded(Lossless(), None))
+    encoded, rate_weight = trial.result, trial.rate_weight or None
     size = write_atomic(path, [encoded.data])
-    return report_of(os.fspath(path), size, checkpoint, encoded.chunks, rate_weight, time.monotonic() - start)
+    seconds = time.monotonic() - start
+    return replace(report_of(os.fspath(path), size, checkpoint, encoded.chunks, rate_weight, seconds), notes=notes)
 
 
 def _tried(
@@ -137,63 +157,6 @@ def _known(statistics: Mapping[str, float | Tensor], checkpoint: Checkpoint, met
     }
 
 
-class _Encoded(NamedTuple):
-    """A source's chunks, and the file they make."""
-
-    chunks: list[Chunk]
-    data: bytes
-
-
-class _Job(NamedTuple):
-    """What one call of `compress` encodes, maybe several times, and how."""
-
-    checkpoint: Checkpoint
-    source: Source
-    method: Method  # where something may be lost
-    seed: int
-    bare: bool
-    executor: Executor | None
-    progress: Progress | None
-
-    def encoded(self, method: Method, rate_weight: float | None) -> _Encoded:
-        """Encode at a rate weight (None where it has no effect) and put the file together."""
-        chunks = encode(
-            method,
-            self.source,
-            rate_weight=rate_weight or 0.0,
-            seed=self.seed,
-            executor=self.executor,
-            progress=self.progress,
-        )
-        data = file_bytes(
-            chunks=chunks,
-            tensors=self.checkpoint.entries,
-            seed=self.seed,
-            rate_weight=rate_weight,
-            metadata=None if self.bare else self.checkpoint.metadata,
-            bare=self.bare,
-        )
-        return _Encoded(chunks, data)
-
-    def within(self, target: float, *, per_weight: bool) -> Trial[_Encoded]:
-        """Find the best file of at most `target` bytes or, with `per_weight`, payload bits a lossily coded weight."""
-        method = self.method
-        surveys = survey(method, self.source, self.executor, self.progress)
-
-        def expected(rate_weight: float) -> float:
-            return sum(each.bits(rate_weight) for each in surveys)
-
-        def measured(rate_weight: float) -> tuple[float, _Encoded]:
-            encoded = self.encoded(method, rate_weight)
-            return (lossy_rate(encoded.chunks) if per_weight else len(encoded.data)), encoded
-
-        if not per_weight:
-            return meet(target, lambda rate: expected(rate) / 8, measured)
-        exact = expected(COARSEST)  # of what is kept exactly, which a rate does not count
-        weights = self.source.rate_divisor
-        return meet(target, lambda rate: (expected(rate) - exact) / weights, measured, "bits a weight")
-
-
 def _method_of(method: Method | str | None, lossless: bool) -> Method:
     """The method that a call of `compress` asks for.
 
@@ -211,21 +174,29 @@ def _method_of(method: Method | str | None, lossless: bool) -> Method:
     return method_class(method)()
 
 
-def _one_target(budget: int | str | None, bits: float | None, lossless: bool) -> float | None:
-    """The size to meet, in bytes or bits a weight; None for lossless.
+def _one_target(
+    budget: int | str | None,
+    bits: float | None,
+    lossless: bool,
+    max_error: float | None,
+    evaluate: Callable[[Any], float] | None,
+    tolerance: float,
+) -> None:
+    """Check how small a file is asked for.
 
     Raises:
-        InvalidArgument: none, or more than one, of the three is given.
+        InvalidArgument: none, or more than one, of the five is given, or a number is out of range.
     """
-    if (budget is not None) + (bits is not None) + bool(lossless) != 1:
-        raise InvalidArgument("say how small: give one of budget=, bits= and lossless=True.")
+    given = [budget is not None, bits is not None, bool(lossless), max_error is not None, evaluate is not None]
+    if sum(given) != 1:
+        raise InvalidArgument("say how small: give one of budget=, bits=, lossless=True, max_error= and evaluate=.")
     if budget is not None:
-        return float(parse_size(budget))
-    if bits is None:
-        return None
-    if not isinstance(bits, int | float) or not 0 < bits < float("inf"):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InvalidArgument(f"bits must be a finite number above 0, not {bits!r}.")
-    return bits
+        parse_size(budget)
+    for name, value in (("bits", bits), ("max_error", max_error)):
+        if value is not None and (not isinstance(value, int | float) or not 0 < value < math.inf):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidArgument(f"{name} must be a finite number above 0, not {value!r}.")
+    if not isinstance(tolerance, int | float) or not 0 <= tolerance < math.inf:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidArgument(f"tolerance must be a finite number of at least 0, not {tolerance!r}.")
 
 
 def _without_copies(checkpoint: Checkpoint) -> Checkpoint:

@@ -1,4 +1,4 @@
-"""Meeting a size: the one search over the Lagrangian multiplier that serves every method. Knows no torch."""
+"""Meeting a size or a loss: the searches over the Lagrangian multiplier that serve every method. Knows no torch."""
 
 import math
 import re
@@ -14,6 +14,8 @@ _GRID = 256  # rate weights are 2^(k / 256): a grid fine enough for 0.1 % of siz
 _LOWEST, _HIGHEST = -60 * _GRID, 60 * _GRID
 COARSEST = 2.0 ** (_HIGHEST / _GRID)  # the highest rate weight tried
 _ATTEMPTS = 10
+_MOST_LOSSES = 20  # that are looked at: each takes an encoding, and a user's evaluation
+_NEAR, _FARTHEST = _GRID // 16, 6.0  # points that two rate weights may be apart at last; octaves of a loss at a time
 _CLOSE = 0.9965  # a file of at least this share of its target is not searched further
 _AIM = 0.9985  # the share aimed at, so that a small miss still fits
 
@@ -42,7 +44,7 @@ def parse_size(size: int | str) -> int:
 
 
 class Trial(NamedTuple, Generic[Result]):
-    """One encoding tried: its rate weight, its size in the target's units, and what was encoded."""
+    """One encoding tried: its rate weight, its size (or loss) in the target's units, and what was encoded."""
 
     rate_weight: float
     size: float
@@ -102,6 +104,58 @@ def meet(
             )
         best = Trial(rate_weight, size, result)
     return best
+
+
+def rate_at(size: float, expected: Callable[[float], float]) -> float:
+    """Return the least rate weight on the grid whose expected size is at most that, in any unit."""
+    return 2.0 ** (_first_fit(lambda k: expected(2.0 ** (k / _GRID)) <= size, _LOWEST - 1, _HIGHEST) / _GRID)
+
+
+def tolerate(most: float, encode: Callable[[float], tuple[float, Result]], first: float) -> Trial[Result] | None:
+    """Find the greatest rate weight, to a sixteenth of an octave, whose loss is at most that; None if none is.
+
+    A loss is taken to grow as fast as the rate weight, by which the search goes on from one point, and between two.
+
+    Args:
+        most: the greatest loss, in any unit.
+        encode: encodes at a rate weight; returns the loss, of which infinity is too much, and the result.
+        first: the rate weight to begin with.
+    """
+    best: Trial[Result] | None = None
+    good, bad = _LOWEST - 1, _HIGHEST + 1  # every point left to try lies strictly between them
+    losses: dict[int, float] = {}
+    point = min(max(round(_GRID * math.log2(first)), _LOWEST), _HIGHEST)
+    for _ in range(_MOST_LOSSES):
+        rate_weight = 2.0 ** (point / _GRID)
+        loss, result = encode(rate_weight)
+        losses[point] = loss
+        if loss <= most:
+            good, best = point, Trial(rate_weight, loss, result)
+        else:
+            bad = point
+        if bad - good <= _NEAR:
+            break
+        point = _between(good, bad, losses, most)
+    return best
+
+
+def _between(good: int, bad: int, losses: dict[int, float], most: float) -> int:
+    """The next point: where a loss of `most` is to be expected, not too near to what is known."""
+
+    def octaves(point: int) -> float:
+        """How far the loss of a point is below `most`, in octaves."""
+        loss = losses[point]
+        if loss <= 0 or most <= 0:
+            return _FARTHEST if loss <= most else -_FARTHEST
+        return min(max(math.log2(most) - math.log2(loss), -_FARTHEST), _FARTHEST)
+
+    if bad not in losses:
+        return min(good + max(round(_GRID * octaves(good)), _GRID // 4), bad - 1)
+    if good not in losses:
+        return max(bad + min(round(_GRID * octaves(bad)), -_GRID // 4) - 1, good + 1)
+    below, above = octaves(good), -octaves(bad)
+    share = below / (below + above) if below + above > 0 else 0.5
+    return min(max(good + round((bad - good) * min(max(share, 0.1), 0.9)), good + 1), bad - 1)
 
 
 def _round_up(size: float) -> float:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fewbits.budget import meet, parse_size
+from fewbits.budget import meet, parse_size, rate_at, tolerate
 from fewbits.errors import InvalidArgument
 
 
@@ -94,3 +94,46 @@ def test_a_size_that_never_changes_is_not_searched_for_long() -> None:
 
     assert meet(5000, lambda rate: 1000.0, encode).size == 1000
     assert len(calls) <= 3
+
+
+@given(st.floats(-30, 30), st.floats(0.3, 2.5), st.floats(-25, 25))
+def test_the_loss_found_is_within_and_hardly_more_could_be(most: float, power: float, first: float) -> None:
+    tried: list[float] = []
+
+    def encode(rate_weight: float) -> tuple[float, float]:
+        tried.append(rate_weight)
+        return rate_weight**power, rate_weight
+
+    trial = tolerate(2.0**most, encode, 2.0**first)
+    best = 2.0 ** (most / power)
+    if best < 2.0**-59:
+        return
+    assert trial is not None and trial.result == trial.rate_weight
+    assert trial.size <= 2.0**most
+    assert trial.rate_weight >= min(best, 2.0**60) / 2 ** (1 / 16 + 1 / 256)
+    assert len(tried) == len(set(tried)) <= 20
+
+
+def test_a_loss_that_jumps_or_is_no_number_is_searched_by_halves() -> None:
+    tried: list[float] = []
+
+    def encode(rate_weight: float) -> tuple[float, None]:
+        tried.append(rate_weight)
+        return (0.0 if rate_weight <= 40 else float("inf")), None
+
+    trial = tolerate(0.0, encode, 1.0)
+    assert trial is not None and 37 < trial.rate_weight <= 40
+    assert len(tried) <= 14
+
+
+def test_a_loss_that_is_always_too_much_is_said_and_one_that_never_is_ends_at_the_coarsest() -> None:
+    assert tolerate(0.1, lambda rate: (1.0, rate), 1.0) is None
+    trial = tolerate(0.1, lambda rate: (0.0, rate), 1.0)
+    assert trial is not None and trial.rate_weight == 2.0**60
+
+
+def test_a_rate_weight_is_found_for_a_size() -> None:
+    rate = rate_at(1000, smooth)
+    assert smooth(rate) <= 1000 < smooth(rate / 2 ** (1 / 256))
+    assert rate_at(1, smooth) == 2.0**60
+    assert rate_at(1e9, smooth) == 2.0**-60

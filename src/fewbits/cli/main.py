@@ -85,6 +85,9 @@ def compress(
     ] = None,
     bits: Annotated[float | None, typer.Option(help="Payload bits per lossily coded weight.")] = None,
     lossless: Annotated[bool, typer.Option("--lossless", help="Keep every bit.")] = False,
+    max_error: Annotated[
+        float | None, typer.Option(help="The smallest file in which no tensor's relative error is above this.")
+    ] = None,
     method: Annotated[
         str | None, typer.Option(help="How weights are made cheap: ecsq (else), or qswd, sparse quantised factors.")
     ] = None,
@@ -97,7 +100,7 @@ def compress(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compress a checkpoint: to a budget, to a rate, or without loss."""
+    """Compress a checkpoint: to a budget, to a rate, as far as an error allows, or without loss."""
     from fewbits import api
 
     with progress_bar() as progress:
@@ -107,6 +110,7 @@ def compress(
             budget=budget,
             bits=bits,
             lossless=lossless,
+            max_error=max_error,
             method=method,
             workers=workers,
             seed=seed,

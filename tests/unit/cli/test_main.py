@@ -108,6 +108,7 @@ def test_compress_passes_every_option_on(api: Api, run: Run) -> None:
         "budget": "8.6MB",
         "bits": None,
         "lossless": False,
+        "max_error": None,
         "method": "qswd",
         "workers": 3,
         "seed": 7,
@@ -119,7 +120,12 @@ def test_compress_passes_every_option_on(api: Api, run: Run) -> None:
 
 @pytest.mark.parametrize(
     ("option", "expected"),
-    [(["--bits", 2.5], {"bits": 2.5}), (["--lossless"], {"lossless": True}), ([], {"budget": None})],
+    [
+        (["--bits", 2.5], {"bits": 2.5}),
+        (["--lossless"], {"lossless": True}),
+        (["--max-error", 0.1], {"max_error": 0.1}),
+        ([], {"budget": None}),
+    ],
 )
 def test_compress_leaves_the_choice_of_rate_to_the_library(
     api: Api, run: Run, option: list[object], expected: dict[str, object]
