@@ -80,8 +80,8 @@ def tensors_of(codec: Codec) -> dict[str, Tensor]:
 class FrozenCodec:
     """A codec ready to code: bands of images to bytes and back.
 
-    Law: the same band gives the same bytes, and the same bytes the same band, on every machine, thread count and
-    instruction set; a CPU does it, whatever else there is.
+    Law: the same band gives the same bytes, where no search is asked for, and the same bytes the same band, on every
+    machine, thread count and instruction set; a CPU does it, whatever else there is.
     """
 
     def __init__(self, config: CodecConfig, tensors: Mapping[str, Tensor], digest: bytes = b"") -> None:
