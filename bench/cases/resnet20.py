@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from .row import Figure, Measured, Row
 takes_rivals = True
 
 MAX_POINTS_LOST = 1.5
+MODULE_SHARES, MODULE_POINTS_LOST = (12, 13, 16), 1.0  # of the module, tried on random images; asked of the first
 
 
 def rows(options: Options) -> Iterator[Row]:
@@ -57,11 +59,33 @@ def rows(options: Options) -> Iterator[Row]:
             common = {"source": checkpoint, "tensors": tensors, "quality": quality, "seed": options.seed}
             for share in (13, 16):  # how it degrades: nothing is asked of these rows
                 yield fewbits_row(f"fewbits 1/{share}", path=path, budget=source_size // share, **common)
+            common["source"] = _network(tensors)
+            for share in MODULE_SHARES:
+                asked = (Figure("points_lost", "<=", MODULE_POINTS_LOST),) if share == MODULE_SHARES[0] else ()
+                yield fewbits_row(
+                    f"fewbits module 1/{share}",
+                    path=path,
+                    budget=source_size // share,
+                    inputs="synthetic",
+                    asked=asked,
+                    **common,
+                )
     yield from rival_rows(options.rivals, tensors, quality)
 
 
 def predictions(tensors: Tensors, images: np.ndarray) -> np.ndarray:
     """Return the class, (N,) int64, that these weights give to each of (N, 32, 32, 3) uint8 images."""
+    import torch
+
+    network = _network(tensors)
+    planes = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
+    with torch.inference_mode():
+        batches = module_of("cifar10").inputs_of(planes).contiguous().split(250)
+        return torch.cat([network(batch).argmax(1) for batch in batches]).numpy()
+
+
+def _network(tensors: Tensors) -> Any:
+    """ResNet-20 with these weights, in eval()."""
     import torch
 
     network = module_of("models").ResNet20()
@@ -71,8 +95,4 @@ def predictions(tensors: Tensors, images: np.ndarray) -> np.ndarray:
     absent = [name for name in result.missing_keys if not name.endswith("num_batches_tracked")]
     if absent or result.unexpected_keys:
         raise RuntimeError("the checkpoint's names are not those of ResNet-20.")
-    network.eval()
-    planes = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
-    with torch.inference_mode():
-        batches = module_of("cifar10").inputs_of(planes).contiguous().split(250)
-        return torch.cat([network(batch).argmax(1) for batch in batches]).numpy()
+    return network.eval()

@@ -1,4 +1,4 @@
-"""What an error of each tensor costs, by trying it: noise on one tensor at a time, and what the module makes of it.
+"""What an error of each weight costs, by trying it: noise on one tensor at a time, and what the module makes of it.
 
 With these, one rate weight for all tensors puts bits where outputs feel them. Source: noise probing as in the
 linearity theorem's use by Malinovskii et al. 2024 (HIGGS, arXiv:2411.17525), whose loss is a language model's.
@@ -13,9 +13,12 @@ from torch import Tensor, nn
 
 from fewbits.errors import InvalidArgument
 from fewbits.nn.inputs import called, evaluating, synthetic_inputs
+from fewbits.quantize.rounding import sensitivity_by_size
 from fewbits.tensors import lossy_weights, spec_of
 
 NOISE = 0.15  # relative error that is tried: small enough to be felt in proportion, large enough to be felt
+_LEAST_SHARE = 0.3  # of what a tensor's size says: docs/decisions/0015
+_UNFELT = 1e-9  # of the greatest: below is rounding
 Progress = Callable[[str, int, int], None]
 Outputs = list[list[Tensor]]  # by batch
 
@@ -28,18 +31,21 @@ def sensitivities(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, float]:
-    """Return, by name, the loss that a tensor adds per unit of its relative squared error: `compress(statistics=)`.
+    """Return, by name, the loss that a weight adds per unit of its relative squared error: `compress(statistics=)`.
 
-    The loss is the relative squared error of the module's outputs, the mean of all floating point tensors in them. The
-    module runs in eval(), once a tensor and batch; afterwards it is as it was. A tensor that nothing in the outputs
-    depends on counts, by element, as the least felt of the others: it is kept, at low cost.
+    The loss is the relative squared error of the module's outputs, the mean of all floating point tensors in them, in
+    units in which the geometric mean of all weights is what their sizes say. Weights are tensors of two dimensions or
+    more; what others cost hardly counts, and is said by their sizes. None counts for less than .3 of what its size
+    says: errors of a few bits a weight are larger than what is tried, and felt where small ones are not.
+
+    The module runs in eval(), once a weight and batch; afterwards it is as it was.
 
     Args:
         inputs: batches, each a tensor, a tuple of arguments, or a mapping of keyword arguments; a few dozen examples
             do. "synthetic": random ones, where the module reads token ids, images or vectors.
         measure: what of the module's output matters; by default all of it.
         seed: of the noise, and of synthetic inputs.
-        progress: called with a stage and how many of how many tensors are done.
+        progress: called with a stage and how many of how many weights are done.
 
     Raises:
         InvalidArgument: there is no batch; the outputs hold no floating point number, or one that is not finite; or the
@@ -70,14 +76,14 @@ def sensitivities(
                 tensor.copy_(held)
             if progress is not None:
                 progress("sensitivities", done, len(tensors))
-    return _with_unfelt(found, {name: tensor.numel() for name, tensor, _ in tensors})
+    return _beside_sizes(found, {name: tensor.numel() for name, tensor, _ in tensors})
 
 
 def _tried(module: nn.Module) -> Iterator[tuple[str, Tensor, float]]:
-    """The tensors that are coded lossily, each once, with what their error is measured against."""
+    """The weights that are coded lossily, each once, with what their error is measured against."""
     seen: set[int] = set()
     for name, tensor in module.state_dict(keep_vars=True).items():
-        if not isinstance(tensor, Tensor) or id(tensor) in seen:
+        if not isinstance(tensor, Tensor) or tensor.ndim < 2 or id(tensor) in seen:
             continue
         seen.add(id(tensor))
         value = tensor.detach()
@@ -119,9 +125,12 @@ def _loss(clean: Outputs, noisy: Outputs) -> float:
     return sum(losses) / max(len(losses), 1)
 
 
-def _with_unfelt(found: Mapping[str, float], sizes: Mapping[str, int]) -> dict[str, float]:
-    """Give what has no effect the least effect, by element, that another tensor has; 1 if none has any."""
+def _beside_sizes(found: Mapping[str, float], sizes: Mapping[str, int]) -> dict[str, float]:
+    """Scale what was measured so that its geometric mean is that of what sizes say, of which a share is the least."""
+    said = {name: sensitivity_by_size(size) for name, size in sizes.items()}
     greatest = max(found.values(), default=0.0)
-    felt = {name: value for name, value in found.items() if value > 1e-9 * greatest}
-    least = min((value / sizes[name] for name, value in felt.items()), default=1.0)
-    return {name: felt.get(name, least * sizes[name]) for name in found}
+    felt = [name for name, value in found.items() if value > _UNFELT * greatest]
+    if not felt:
+        return {}
+    scale = math.exp(sum(math.log(said[name] / found[name]) for name in felt) / len(felt))
+    return {name: max(scale * value, _LEAST_SHARE * said[name]) for name, value in found.items()}

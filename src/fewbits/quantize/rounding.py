@@ -45,6 +45,11 @@ def energy_at_stake(values: NDArray[np.float64]) -> float:
     return max(present.size**2 / inverse, 1e-300)
 
 
+def sensitivity_by_size(num_elements: int) -> float:
+    """Return the loss a tensor adds per unit of relative squared error, where its size is all that is known."""
+    return num_elements**_SENSITIVITY_EXPONENT
+
+
 def equal_slope_step(
     energy: float, num_elements: int, rate_weight: float, num_weights: int, sensitivity: float | None = None
 ) -> float:
@@ -65,7 +70,7 @@ def equal_slope_step(
     """
     if energy == 0 or num_elements == 0:
         return 1.0
-    alpha = num_elements**_SENSITIVITY_EXPONENT if sensitivity is None else sensitivity
+    alpha = sensitivity_by_size(num_elements) if sensitivity is None else sensitivity
     step = math.sqrt(rate_weight / num_weights * energy / (alpha * BIT_WORTH))
     return _short_float(step)
 
