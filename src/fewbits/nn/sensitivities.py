@@ -17,7 +17,7 @@ from fewbits.quantize.rounding import sensitivity_by_size
 from fewbits.tensors import lossy_weights, spec_of
 
 NOISE = 0.15  # relative error that is tried: small enough to be felt in proportion, large enough to be felt
-_LEAST_SHARE = 0.3  # of what a tensor's size says: docs/decisions/0015
+_LEAST_SHARE = 0.5  # of what a tensor's size says: docs/decisions/0015
 _UNFELT = 1e-9  # of the greatest: below is rounding
 Progress = Callable[[str, int, int], None]
 Outputs = list[list[Tensor]]  # by batch
@@ -35,7 +35,7 @@ def sensitivities(
 
     The loss is the relative squared error of the module's outputs, the mean of all floating point tensors in them, in
     units in which the geometric mean of all weights is what their sizes say. Weights are tensors of two dimensions or
-    more; what others cost hardly counts, and is said by their sizes. None counts for less than .3 of what its size
+    more; what others cost hardly counts, and is said by their sizes. None counts for less than half of what its size
     says: errors of a few bits a weight are larger than what is tried, and felt where small ones are not.
 
     The module runs in eval(), once a weight and batch; afterwards it is as it was.
