@@ -30,6 +30,7 @@ ENTROPY_MODELS = ("factorized", "hyperprior")
 PIXELS = 64.0  # WIRE: grey levels a unit of the networks' input and output, which is 0 at 128
 SCALE_STEPS, SCALE_MIDDLE = 8.0, 16.0  # WIRE: numbers of scales a unit of the hyper-synthesis, and at 0
 _MOST_CHANNELS, _MOST_LAYERS, _MOST_QUALITIES = 4096, 6, 256
+_SOFT_LEAST_SCALE = 0.1
 _MIDDLE_TRADE = 0.013  # where latents start with a gain of 1.5
 
 
@@ -44,7 +45,7 @@ class CodecConfig(MethodConfig):
     widths, latents, hyper_width, hyper_latents: channels of the networks.
     family: of the latents' densities given the hyper-latents.
     level_bits: log2 of the dither's levels, where there is a dither.
-    least_scale: of those densities, in steps.
+    least_scale: of those densities, in steps; 0 for what suits the rounding, .1 for "soft" and .02 for others.
     """
 
     entropy_model: str = "hyperprior"
@@ -57,7 +58,7 @@ class CodecConfig(MethodConfig):
     hyper_latents: int = 32
     family: str = "gaussian"
     level_bits: int = 4
-    least_scale: float = LEAST_SCALE
+    least_scale: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -87,6 +88,9 @@ class CodecConfig(MethodConfig):
             raise InvalidArgument(f"CodecConfig.level_bits is at most {MOST_LEVEL_BITS}, not {self.level_bits}.")
         if not 1 <= self.sharpness < math.inf:
             raise InvalidArgument(f"CodecConfig.sharpness must be a finite number of at least 1, not {self.sharpness}.")
+        if self.least_scale == 0:
+            # With less soft rounding trains worse, and universal quantisation better (docs/methods/image.md).
+            object.__setattr__(self, "least_scale", _SOFT_LEAST_SCALE if self.rounding == "soft" else LEAST_SCALE)
         ScaleIndexed(self.family, self.least_scale)
         # JSON has lists only.
         object.__setattr__(self, "trades", trades)

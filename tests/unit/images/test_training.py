@@ -116,6 +116,14 @@ def test_settings_that_mean_nothing_are_refused(setting: dict[str, object]) -> N
         images.CodecConfig(**setting)
 
 
+def test_the_least_scale_suits_the_rounding_unless_it_is_said() -> None:
+    found = [
+        images.CodecConfig(rounding=rounding).least_scale for rounding in ("soft", "universal", "straight_through")
+    ]
+    assert found == [0.1, 0.02, 0.02]
+    assert images.CodecConfig(rounding="soft", least_scale=0.02).least_scale == 0.02
+
+
 def test_settings_go_through_json() -> None:
     import json
 
