@@ -20,7 +20,7 @@ VARIABLE = "FEWBITS_IMAGE_RUNS"  # names the folder where codecs and checkpoints
 RECIPES = ("noise", "straight_through", "universal", "soft", "factorized")
 DITHERED = ("universal", "soft")
 BEST = "straight_through"
-REFINE = 70  # steps of the search for an image's latents, in the rows that say so
+REFINE = 40  # steps of the search for an image's latents, in the rows that say so
 TRAIN_IS_USE, ESTIMATE, BD_RATE, REFINED_BD_RATE = 0.005, 0.01, -0.15, -0.3
 
 
