@@ -93,7 +93,7 @@ def compress(
     """
     start = time.monotonic()
     check_environment()
-    _one_target(budget, bits, lossless, max_error, evaluate, tolerance)
+    _check_one_target(budget, bits, lossless, max_error, evaluate, tolerance)
     lossy = _method_of(method, lossless)
     if not isinstance(seed, int) or not 0 <= seed < 1 << 64:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidArgument(f"the seed must be a whole number from 0 to 2^64 - 1, not {seed!r}.")
@@ -174,7 +174,7 @@ def _method_of(method: Method | str | None, lossless: bool) -> Method:
     return method_class(method)()
 
 
-def _one_target(
+def _check_one_target(
     budget: int | str | None,
     bits: float | None,
     lossless: bool,

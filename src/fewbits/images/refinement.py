@@ -31,10 +31,10 @@ CostsOf = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 class Search(NamedTuple):
     """What a search knows of a band.
 
-    synthesis: the network, float32. pixels: (H, W, 3) uint8.
+    synthesis: the network, float32. pixels: (H, W, 3) float32, in grey levels.
     positions: (1, channels, h, w) float64, latents as cells; where they are whole numbers a cell's middle lies.
     middles: of cell 0, likewise, in steps. steps: in units of latents, (channels, 1, 1). means: in units of latents.
-    bits_of: what cells (N,) cost, (N,).
+    bits_of: what cells (N,) int64 cost, (N,) float64, in bits.
     trade: what a squared grey level of error a pixel is worth, in bits a pixel.
     """
 
@@ -56,6 +56,7 @@ class Search(NamedTuple):
         return bits / (height * width) + self.trade * error
 
 
+@torch.enable_grad()  # wherever it is called
 def refined(search: Search, num_steps: int, seed: int) -> Tensor:
     """Return cells (N,) int64 after a search of so many steps.
 
