@@ -14,6 +14,7 @@
 #include "core/errors.h"
 #include "core/fields.h"
 #include "core/quantize.h"
+#include "core/trellis.h"
 
 namespace nb = nanobind;
 
@@ -133,6 +134,61 @@ std::tuple<bool, double, double> bound_measure_distortion(const Bits& bits, int 
     return {distortion.finite, distortion.error, distortion.energy};
 }
 
+// prices (K, kPrices) belong to K classes of rows, `classes` (R,); one class needs none.
+bool bound_trellis_levels(const Bits& bits, int type, double step, const TrellisShifts& shifts,
+                          const In<float>& prices, const std::optional<In<int64_t>>& classes,
+                          const Out<int32_t>& levels) {
+    const Weights weights = weights_of(bits, type);
+    require(levels.ndim() == 2 && prices.ndim() == 2, "a matrix is expected.");
+    require_size(levels, weights.count);
+    require_size(prices, prices.size());
+    require(prices.shape(0) >= 1 && prices.shape(1) == kPrices, "prices are missing.");
+    require_step(step);
+    TrellisPrices by_class{prices.data(), nullptr, levels.shape(1)};
+    if (classes) {
+        require_size(*classes, levels.shape(0));
+        for (size_t row = 0; row < levels.shape(0); ++row) {
+            const int64_t index = classes->data()[row];
+            require(index >= 0 && static_cast<uint64_t>(index) < prices.shape(0), "a row's class has no prices.");
+        }
+        by_class.classes = classes->data();
+    }
+    nb::gil_scoped_release release;
+    return trellis_levels(weights, step, shifts, by_class, levels.data());
+}
+
+std::pair<std::array<double, 4>, std::array<int64_t, 4>> bound_trellis_sums(const Bits& bits, int type, double step,
+                                                                            const In<int32_t>& levels) {
+    const Weights weights = weights_of(bits, type);
+    require_size(levels, weights.count);
+    require_step(step);
+    nb::gil_scoped_release release;
+    const TrellisSums sums = trellis_sums(weights, step, levels.data());
+    return {sums.total, sums.count};
+}
+
+std::tuple<bool, double, double> bound_trellis_distortion(const Bits& bits, int type, double step,
+                                                          const TrellisShifts& shifts, const In<int32_t>& levels) {
+    const Weights weights = weights_of(bits, type);
+    require_size(levels, weights.count);
+    require_step(step);
+    nb::gil_scoped_release release;
+    const Distortion distortion = trellis_distortion(weights, step, shifts, levels.data());
+    return {distortion.finite, distortion.error, distortion.energy};
+}
+
+// The levels may lie where `bits` lie, if words are of 4 bytes.
+bool bound_trellis_values(const In<int32_t>& levels, double step, const TrellisShifts& shifts, int type,
+                          const nb::ndarray<nb::c_contig, nb::device::cpu>& bits) {
+    require(type >= 0 && type <= 3, "a float type is not one that is coded lossily.");
+    require_size(levels, bits.size());
+    require(bits.itemsize() == width_of(static_cast<FloatType>(type)), "an array of words does not have its type's width.");
+    require_step(step);
+    nb::gil_scoped_release release;
+    return trellis_values(levels.data(), levels.size(), step, shifts, static_cast<FloatType>(type),
+                          static_cast<unsigned char*>(bits.data()));
+}
+
 Words words_of(const Bits& bits) {
     require(bits.ndim() == 2, "a matrix is expected.");
     const size_t width = bits.itemsize();
@@ -178,6 +234,13 @@ void bind_quantize(nb::module_& module) {
                arg("levels").noconvert());
     module.def("measure_distortion", &bound_measure_distortion, arg("bits"), arg("type"), arg("step"),
                arg("levels").noconvert(), arg("centroids"));
+    module.def("trellis_levels", &bound_trellis_levels, arg("bits"), arg("type"), arg("step"), arg("shifts"),
+               arg("prices"), arg("classes").none(), arg("levels").noconvert());
+    module.def("trellis_sums", &bound_trellis_sums, arg("bits"), arg("type"), arg("step"), arg("levels"));
+    module.def("trellis_distortion", &bound_trellis_distortion, arg("bits"), arg("type"), arg("step"), arg("shifts"),
+               arg("levels"));
+    module.def("trellis_values", &bound_trellis_values, arg("levels"), arg("step"), arg("shifts"), arg("type"),
+               arg("bits").noconvert());
     module.def("survey_fields", &bound_survey_fields, arg("bits"), arg("mantissa"), arg("magnitudes").noconvert(),
                arg("exponents").noconvert());
     module.def("field_integers", &bound_field_integers<uint32_t>, arg("bits"), arg("drops"), arg("with_sign"),

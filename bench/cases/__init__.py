@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 NAMES = (
     "minilm",
+    "gaussian",
     "resnet20",
     "coder",
     "load",

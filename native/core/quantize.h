@@ -8,18 +8,9 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "float_type.h"
+#include "weights.h"
 
 namespace fewbits {
-
-// A run of weights as it lies in memory, aligned or not: little-endian words of the type's width.
-struct Weights {
-    const unsigned char* bits;
-    FloatType type;
-    size_t count;
-};
-
-size_t width_of(FloatType type);  // bytes
 
 constexpr size_t kMagnitudeBins = 1 << 13;  // exponent and five mantissa bits of |w| as a float32
 

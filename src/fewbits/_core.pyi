@@ -131,6 +131,34 @@ def measure_distortion(
 ) -> tuple[bool, float, float]:
     """Return whether all reconstructions are finite, the squared error and the energy."""
 
+# trellis: shifts are how far beyond the levels -2 (and less), -1, 0, 1, 2 (and more) values lie, in steps
+
+def trellis_levels(
+    bits: NDArray[np.unsignedinteger],
+    type: int,
+    step: float,
+    shifts: list[float],
+    prices: NDArray[np.float32],
+    classes: NDArray[np.int64] | None,
+    levels: NDArray[np.int32],
+) -> bool:
+    """Fill the levels (R, n) of least error plus price (K, 255) of their row's class; False if one is out of reach."""
+
+def trellis_sums(
+    bits: NDArray[np.unsignedinteger], type: int, step: float, levels: NDArray[np.int32]
+) -> tuple[tuple[float, float, float, float], tuple[int, int, int, int]]:
+    """Return sums and numbers of how far weights lie beyond the levels 0, -1, 1 and all others."""
+
+def trellis_distortion(
+    bits: NDArray[np.unsignedinteger], type: int, step: float, shifts: list[float], levels: NDArray[np.int32]
+) -> tuple[bool, float, float]:
+    """Return whether all reconstructions are finite, the squared error and the energy."""
+
+def trellis_values(
+    levels: NDArray[np.int32], step: float, shifts: list[float], type: int, bits: NDArray[np.unsignedinteger]
+) -> bool:
+    """Fill the words of the values of levels, over the levels if need be; return whether all are finite."""
+
 # fields
 
 def survey_fields(

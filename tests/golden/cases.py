@@ -1,7 +1,7 @@
 """What the golden files hold: for each method a set of small cases that together visit all of its payload page."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -133,6 +133,25 @@ def module() -> nn.Module:
 def bare(id: str, rate_weight: float) -> Case:
     made = module()
     return Case(encoded(id, made.state_dict(keep_vars=True), rate_weight, bare=True), made)
+
+
+def trellises() -> Case:
+    """Every dtype: rows of two scales, in tiles and in chunks of 32 lanes, outliers, few bits and many."""
+    rng = sources.generator(39)
+    scales = np.where(np.arange(45) % 2 == 0, 1.0, 0.25)[:, None]
+    rows = torch.from_numpy(rng.standard_normal((45, 67)) * scales)
+    rows[7, 11], rows[30, 2] = 90.0, -55.0
+    tensors = {
+        "rows": rows.float(),
+        "tiles": sources.normal(rng, 70, 41, dtype="bfloat16"),
+        "few bits": sources.normal(rng, 1501, scale=0.2, dtype="float16"),
+        "many bits": sources.normal(rng, 1033, scale=40.0, dtype="float64"),
+    }
+    constants = {"fewbits.plan.TILE": 1500, "fewbits.plan.SMALL": 2000, "fewbits.methods.ecsq.LEAST_WIDE_BITS": 1 << 11}
+    with ExitStack() as stack:
+        for name, value in constants.items():
+            stack.enter_context(mock.patch(name, value))
+        return Case(encoded("ecsq", tensors, 0.1))
 
 
 def trained_network(dtype: str = "float32") -> dict[str, Tensor]:
@@ -285,6 +304,8 @@ def cases_of(id: str) -> dict[str, Callable[[], Case]]:
         "models": lambda: Case(handmade_file(id)),
         "bare": lambda: bare(id, rate),
     }
+    if id == "ecsq":
+        cases["trellis"] = trellises
     if id == "lossless":
         few_rows = {key: tensor[:36] for key, tensor in sources.sparse().items()}
         cases["sparse"] = lambda: Case(encoded(id, few_rows, rate))

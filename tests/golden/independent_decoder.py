@@ -836,10 +836,29 @@ def read_ecsq(c: Cursor, tensor: Tensor, rows: int, columns: int) -> Described:
     step = np.frombuffer(c.take(4), "<f4")[0]
     require(np.isfinite(step) and step > 0, f"the step of {tensor.name} is not finite and above 0")
     flags = c.u8()
-    require(flags <= 1, "a reserved flag of ecsq is set")
+    require(flags <= 3, "a reserved flag of ecsq is set")
+    if flags & 2:
+        corrections = struct.unpack("<4b", c.take(4)) if flags & 1 else (0, 0, 0, 0)
+        array = read_model_set(c, rows, columns)
+        return [array], lambda: trellis_bits(tensor, array, step, corrections)
     centroids = struct.unpack("<3b", c.take(3)) if flags else (0, 0, 0)
     array = read_model_set(c, rows, columns)
     return [array], lambda: quantised_bits(tensor, array, step, centroids)
+
+
+def trellis_bits(tensor: Tensor, array: CodedArray, step: np.float32, corrections: tuple[int, ...]) -> Array:
+    k = array.q.view(np.int64).ravel().astype(np.int32)
+    signs = np.empty(k.size, np.float32)
+    states = [0] * 32
+    for i, level in enumerate(k.tolist()):
+        state = states[i % 32]
+        signs[i] = -1 if state & 4 else 1
+        states[i % 32] = (2 * state & 7) ^ (3 if state & 4 else 0) ^ 4 * (level & 1)
+    c0, c1, c2, c3 = (np.float32(c) for c in corrections)
+    c = np.select([k == 0, k == -1, k == 1, k < 0], [c0, -c1, c2, -c3], c3)
+    with np.errstate(over="ignore", under="ignore"):
+        w = signs * (k.astype(np.float32) + (np.float32(64) + c) / np.float32(256)) * step
+    return float_bits(tensor, w)
 
 
 def quantised_bits(tensor: Tensor, array: CodedArray, step: np.float32, centroids: tuple[int, ...]) -> Array:

@@ -8,7 +8,7 @@ INPUTS = LawInputs(
     configs=(
         EcsqConfig(),
         EcsqConfig(rate_distortion=False, centroids=False, row_classes=False),
-        EcsqConfig(rate_distortion=False),
+        EcsqConfig(rate_distortion=False, trellis=False),
     ),
     sources={
         "network": sources.network,

@@ -15,6 +15,7 @@
 #include "round_trip.h"
 #include "sparse.h"
 #include "test_kernels.h"
+#include "trellis.h"
 
 namespace fewbits {
 namespace {
@@ -295,6 +296,53 @@ void test_wrong_calls() {
 }
 
 // Whole numbers throughout: sums are exact in whatever order they are added. Arrays are exactly as large as they must be.
+void test_trellises() {
+    Numbers numbers(20);
+    const TrellisShifts shifts = {0.3f, 0.2f, 0.25f, 0.25f, 0.2f};
+    const auto quarters = [](const TrellisShifts& by_level, int32_t level) {
+        return by_level[static_cast<size_t>(std::min(std::max(level, -2), 2) + 2)];
+    };
+    for (const size_t count : {1, 31, 32, 33, 511, 512, 513, 544, 1500}) {
+        // On the heap, each of its exact size, so that a sanitizer sees what is read behind it.
+        const std::vector<uint8_t> bytes = numbers.bytes(count);
+        std::vector<float> weights(count);
+        for (size_t i = 0; i < count; ++i) weights[i] = static_cast<float>(bytes[i]) * 0.05f - 6.4f;
+        std::vector<unsigned char> words(4 * count);
+        std::memcpy(words.data(), weights.data(), words.size());
+        const Weights run = {words.data(), FloatType::kFloat32, count};
+        const size_t row_length = count % 3 == 0 ? count / 3 : count;
+        std::vector<int64_t> classes(count / row_length, 1);
+        std::vector<float> prices(2 * kPrices, 0.0f);
+        std::vector<int32_t> levels(count);
+        CHECK(trellis_levels(run, 1.0, shifts, {prices.data(), classes.data(), row_length}, levels.data()));
+        std::vector<unsigned char> out(4 * count);
+        CHECK(trellis_values(levels.data(), count, 1.0, shifts, FloatType::kFloat32, out.data()));
+        double error = 0;
+        for (size_t i = 0; i < count; ++i) {
+            float value;
+            std::memcpy(&value, out.data() + 4 * i, 4);
+            const float point = static_cast<float>(levels[i]) + quarters(shifts, levels[i]);
+            CHECK(value == point || value == -point);
+            const double difference = static_cast<double>(value) - static_cast<double>(weights[i]);
+            error += difference * difference;
+        }
+        const Distortion distortion = trellis_distortion(run, 1.0, shifts, levels.data());
+        CHECK(distortion.finite && distortion.error == error);
+        if (count > 500) CHECK(error < 0.08 * static_cast<double>(count));  // scalar: 1 / 12
+        const TrellisSums sums = trellis_sums(run, 1.0, levels.data());
+        CHECK(sums.count[0] + sums.count[1] + sums.count[2] + sums.count[3] == static_cast<int64_t>(count));
+        weights[count / 2] = 2e6f;
+        std::memcpy(words.data(), weights.data(), words.size());
+        CHECK(!trellis_levels(run, 1.0, shifts, {prices.data(), nullptr, count}, levels.data()));
+        for (const FloatType type : {FloatType::kFloat16, FloatType::kBfloat16, FloatType::kFloat64}) {
+            std::vector<unsigned char> others(width_of(type) * count);
+            std::fill(levels.begin(), levels.end(), INT32_MIN);
+            CHECK(trellis_values(levels.data(), count, 1e-5, shifts, type, others.data()));
+            CHECK(!trellis_values(levels.data(), count, 1e38, shifts, type, others.data()));
+        }
+    }
+}
+
 void test_sparse_products() {
     Numbers numbers(18);
     for (int round = 0; round < 400; ++round) {
@@ -376,6 +424,7 @@ constexpr Test kTests[] = {
     {"more bits may be dropped than an element has", test_more_bits_may_be_dropped_than_an_element_has},
     {"more classes may run in lockstep than direct tables are kept", test_more_classes_than_tables_are_kept},
     {"wrong descriptions are refused by name", test_wrong_calls},
+    {"levels of a trellis are near their weights, and nothing behind their arrays is read", test_trellises},
     {"sparse products are those of the dense matrix, and nothing behind their arrays is read", test_sparse_products},
 };
 

@@ -129,6 +129,19 @@ def model_cost(model: IntegerModel, spectrum: Spectrum) -> int:
     return cost
 
 
+def bits_of_each(model: IntegerModel, integers: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return what each of some integers, any shape, costs in bits with a model: huge where it cannot be coded."""
+    if model.table is None:
+        return np.full(integers.shape, float(model.shift))
+    table, high = model.table, (integers - np.int64(model.centre)) >> np.int64(model.shift)
+    below, above = high < table.low, high > table.last
+    outside = below | above
+    distance = np.where(below, table.low - 1 - high, np.where(above, high - table.last - 1, 0))
+    escaped = table.escape_cost + escape_bits(distance.view(np.uint64)) * COST_ONE
+    inside = table.costs[np.where(outside, 0, high - table.low)]
+    return model.shift + np.where(outside, escaped, inside) / COST_ONE
+
+
 def fit_model(spectrum: Spectrum) -> tuple[IntegerModel, int]:
     """Choose the model that codes a spectrum in the fewest bits; returns it and its cost, its description included."""
     low, high, total = spectrum.low, spectrum.high, int(spectrum.counts.sum())

@@ -72,11 +72,11 @@ def equal_slope_step(
         return 1.0
     alpha = sensitivity_by_size(num_elements) if sensitivity is None else sensitivity
     step = math.sqrt(rate_weight / num_weights * energy / (alpha * BIT_WORTH))
-    return _short_float(step)
+    return short_float(step)
 
 
-def _short_float(value: float) -> float:
-    """Round to a 12-bit mantissa within float32's normal range.
+def short_float(value: float) -> float:
+    """Round a positive number to a 12-bit mantissa within float32's normal range.
 
     NUMERICS: powers and roots may differ in the last place between C libraries; a short mantissa does not show it.
     """

@@ -1,57 +1,37 @@
 """Entropy-coded scalar quantisation: a trained checkpoint at any rate, no data needed.
 
-One multiplier sets every tensor's step by equal slope, levels are rounded with the rate in view against the very tables
-that code them, and reconstruction points are centroids. What cannot or need not be coded lossily goes to `lossless`,
-and the loss record says why. Payload: docs/payload/ecsq.md. Method: docs/methods/ecsq.md.
+One multiplier sets every tensor's step by equal slope; levels are found by a trellis, or rounded with the rate in
+view, against the very tables that code them; reconstruction points are centroids. What cannot or need not be coded
+lossily goes to `lossless`, and the loss record says why. Payload: docs/payload/ecsq.md. Method: docs/methods/ecsq.md.
 """
 
-import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fewbits.chunk import Chunk, Loss, TensorSpec
 from fewbits.coder.body import LEAST_WIDE_BITS, decode_into, encode_body, framing_bits
-from fewbits.coder.integers import ArraySpec, CodedArray, IntegerModel
-from fewbits.coder.table import COST_ONE
-from fewbits.errors import Corrupt
-from fewbits.method import Method, MethodConfig, Source, Survey
+from fewbits.coder.integers import CodedArray
+from fewbits.method import Method, Source, Survey
+from fewbits.methods.ecsq.config import EcsqConfig
+from fewbits.methods.ecsq.payload import PAYLOAD_VERSION, described, description, steps_of
+from fewbits.methods.ecsq.quantiser import LEAST_TRELLIS, Quantiser
 from fewbits.methods.lossless import Lossless, code_bits
-from fewbits.models.descriptions import read_models, write_models
-from fewbits.models.fit import Fit, best_fit
-from fewbits.payload import check_version, element_ranges, part_of, read_step
 from fewbits.plan import group_small, is_group, tile_rows, tiles
-from fewbits.quantize.elements import QuantisedElements
-from fewbits.quantize.rounding import Centroids, Gains, equal_slope_step, row_magnitudes
+from fewbits.quantize.elements import TrellisElements
+from fewbits.quantize.rounding import equal_slope_step
 from fewbits.quantize.survey import MagnitudeSurvey
-from fewbits.quantize.weights import Scaled, Weights
-from fewbits.tensors import LOSSY_DTYPES, bits_of, destinations, lossy_weights, spec_of
+from fewbits.quantize.weights import Weights
+from fewbits.tensors import bits_of, destinations, lossy_weights, spec_of
 
-_CENTROIDS = 1  # WIRE: bit of the flags byte
-_LEAST_ROW = 32  # elements of a row below which classes of rows are not tried
-_LEAST_CENTROIDS = 256  # elements below which three bytes of centroids are not tried
+__all__ = ["Ecsq", "EcsqConfig", "steps_of"]
+
+_TRELLIS_GAIN = 1.13  # a trellis has the rate of scalar quantisation with a step greater by this: 0.18 bit less
 _TRY_LOSSLESS = 4096  # elements below which exact coding is always tried; above, only at high rate
 _SIDE_BITS = 48  # a tensor's step, flags and model, about: what a survey adds to the entropy
-# Row scales that part classes of rows, half an octave apart, in units of the step.
-_ROW_SCALES = 2.0 ** (np.arange(-16, 49) / 2)
-
-
-@dataclass(frozen=True)
-class EcsqConfig(MethodConfig):
-    """Settings of entropy-coded scalar quantisation: what may be tried; what is kept is decided by measured size.
-
-    rate_distortion: round with the rate in view. centroids: shift reconstruction points to their level's mean.
-    row_classes: let rows of different scale have models of their own.
-    """
-
-    rate_distortion: bool = True
-    centroids: bool = True
-    row_classes: bool = True
 
 
 class Coded(NamedTuple):
@@ -69,6 +49,7 @@ class EcsqSurvey:
     magnitudes: tuple[tuple[MagnitudeSurvey, float | None], ...]  # with their sensitivities
     exact_bits: float
     rate_divisor: int
+    trellis: bool = False
 
     def bits(self, rate_weight: float) -> float:
         """Expected bits of all tensors."""
@@ -76,7 +57,8 @@ class EcsqSurvey:
         for survey, sensitivity in self.magnitudes:
             count = survey.num_elements
             step = equal_slope_step(survey.energy, count, rate_weight, self.rate_divisor, sensitivity)
-            total += survey.bits(step) + _SIDE_BITS
+            gain = _TRELLIS_GAIN if self.trellis and count >= LEAST_TRELLIS else 1.0
+            total += survey.bits(gain * step) + _SIDE_BITS
         return total
 
 
@@ -85,13 +67,14 @@ class Ecsq(Method):
 
     id = "ecsq"
     code = 2
-    payload_version = 1
+    payload_version = PAYLOAD_VERSION
     config_type = EcsqConfig
 
     def __init__(self, config: EcsqConfig | None = None) -> None:
         """Build the method; the default settings try everything."""
         self.settings = config or EcsqConfig()
         self.config = self.settings
+        self._quantiser = Quantiser(self.settings)
         self._lossless = Lossless()
 
     def units(self, specs: Sequence[TensorSpec]) -> list[tuple[TensorSpec, ...]]:
@@ -108,7 +91,7 @@ class Ecsq(Method):
                 exact_bits += code_bits(bits_of(tensor), spec_of(name, tensor)).bits
             else:
                 magnitudes.append((weights.survey(), source.statistics.get(name)))
-        return EcsqSurvey(tuple(magnitudes), exact_bits, source.rate_divisor)
+        return EcsqSurvey(tuple(magnitudes), exact_bits, source.rate_divisor, self.settings.trellis)
 
     def encode(self, source: Source, *, rate_weight: float, seed: int) -> Iterator[Chunk]:
         """Yield the parts; tensors kept exactly come as parts of the lossless method."""
@@ -176,103 +159,34 @@ class Ecsq(Method):
         self, spec: TensorSpec, weights: Weights, step: float, span: tuple[int, int], exact_bits: Callable[[], float]
     ) -> tuple[Coded | None, str]:
         """Quantise a range of a tensor's weights; None, and why, if the tensor is to be kept exactly."""
-        scaled = weights.part(*span).scaled(step, tile_rows(spec, span)[0])
-        levels = scaled.levels()
-        if levels is None:
+        tried = self._quantiser.candidates(weights.part(*span), step, tile_rows(spec, span)[0])
+        if not tried:
             return None, ""
-        levels, fit = self._fit(scaled, levels)
-        centroids = self._centroids(scaled, levels)
-        finite, error, energy = scaled.distortion(levels, centroids)
-        if not finite:
+        best = next((each for each in tried if each.distortion.finite), None)
+        if best is None:
             return None, f"kept exactly: its reconstruction would overflow {spec.dtype}"
-        flags = bytes([_CENTROIDS]) + struct.pack("<3b", *centroids) if centroids else bytes(1)
-        description = struct.pack("<f", step) + flags + write_models(fit.models)
-        bits = fit.bits + 8 * (4 + len(flags))
+        levels, bits = best.levels, best.bits
         # Exact coding costs less than this only where a tensor is small, or coded at half its own bits and more.
         near = spec.num_elements < _TRY_LOSSLESS or bits > 4.0 * levels.size * weights.bits.itemsize
         if near and exact_bits() * levels.size <= bits * spec.num_elements:
             return None, ""
-        return Coded(description, CodedArray(levels, fit.models, fit.classes), Loss(error, energy, bits)), ""
-
-    def _fit(self, scaled: Scaled, levels: NDArray[np.int32]) -> tuple[NDArray[np.int32], Fit]:
-        """Fit models to the levels, round again against them, and fit once more."""
-        fit = self._best_fit(levels)
-        if self.settings.rate_distortion:
-            gains = [_gains_of(model) for model in fit.models.models]
-            levels = scaled.rate_distortion_round(levels, gains, fit.classes)
-            fit = self._best_fit(levels)
-        return levels, fit
-
-    def _best_fit(self, levels: NDArray[np.int32]) -> Fit:
-        keys: NDArray[np.int64] | None = None
-        if self.settings.row_classes and levels.shape[0] > 1 and levels.shape[1] >= _LEAST_ROW:
-            # Sums of integers are exact; the mean's quotient is rounded once: rows class alike on every machine.
-            keys = np.searchsorted(_ROW_SCALES, row_magnitudes(levels) / levels.shape[1])
-        return best_fit(levels, keys)
-
-    def _centroids(self, scaled: Scaled, levels: NDArray[np.int32]) -> Centroids | None:
-        if not self.settings.centroids or levels.size < _LEAST_CENTROIDS:
-            return None
-        centroids = scaled.centroids(levels)
-        return centroids if any(centroids) else None
+        array = CodedArray(levels, best.fit.models, best.fit.classes)
+        loss = Loss(best.distortion.error, best.distortion.energy, bits)
+        return Coded(description(best.points, best.fit.models), array, loss), ""
 
     def decode(
         self, chunk: Chunk, *, into: Mapping[str, Tensor] | None = None, num_threads: int = 1
     ) -> Mapping[str, Tensor]:
         """Return the reconstructions."""
-        check_version(chunk, self.payload_version)
+        found, position = described(chunk)
         tensors = destinations(chunk, into)
-        described, position = _described(chunk)
-        arrays = [each.array for each in described]
-        elements = [
-            QuantisedElements(Weights(bits_of(tensors[each.name]), each.dtype), each.name, each.step, each.centroids)
-            for each in described
-        ]
+        arrays = [each.array for each in found]
+        elements = [each.elements(Weights(bits_of(tensors[each.name]), each.dtype)) for each in found]
         decode_into(chunk.payload[position:], arrays, elements, num_threads=num_threads)
+        for each in elements:
+            if isinstance(each, TrellisElements):
+                each.finish()
         return tensors
-
-
-class _Described(NamedTuple):
-    """What a payload says of a tensor before its integers."""
-
-    name: str
-    dtype: str
-    step: float
-    centroids: Centroids | None
-    array: ArraySpec
-
-
-def _described(chunk: Chunk) -> tuple[list[_Described], int]:
-    """Read a payload's descriptions; returns them and the position after them."""
-    position = 0
-    found: list[_Described] = []
-    for spec, span in element_ranges(chunk):
-        if spec.dtype not in LOSSY_DTYPES:
-            raise Corrupt(f"tensor {spec.name!r} of dtype {spec.dtype} cannot have an ecsq payload.")
-        step, position = read_step(chunk.payload, position, spec)
-        flags, position = part_of(chunk.payload, position, 1)
-        if flags[0] > _CENTROIDS:
-            raise Corrupt(f"tensor {spec.name!r} has unknown ecsq flags.")
-        centroids: Centroids | None = None
-        if flags[0]:
-            fields, position = part_of(chunk.payload, position, 3)
-            centroids = struct.unpack("<3b", fields)
-        models, position = read_models(chunk.payload, position)
-        rows, row_length = tile_rows(spec, span)
-        if models.class_model is None:
-            rows, row_length = 1, rows * row_length
-        found.append(_Described(spec.name, spec.dtype, step, centroids, ArraySpec(rows, row_length, models)))
-    return found, position
-
-
-def steps_of(chunk: Chunk) -> dict[str, float]:
-    """Return the steps of a part's tensors, by name.
-
-    Raises:
-        Corrupt, Incompatible: as for `Ecsq.decode`.
-    """
-    check_version(chunk, Ecsq.payload_version)
-    return {each.name: each.step for each in _described(chunk)[0]}
 
 
 def _step_of(spec: TensorSpec, weights: Weights, source: Source, rate_weight: float) -> float:
@@ -285,10 +199,3 @@ def _step_of(spec: TensorSpec, weights: Weights, source: Source, rate_weight: fl
 def _exact_bits(spec: TensorSpec, weights: Weights) -> Callable[[], float]:
     """What exact coding of the whole tensor takes: found out at the first call, and only then."""
     return cache(lambda: code_bits(weights.bits, spec).bits)
-
-
-def _gains_of(model: IntegerModel) -> Gains:
-    """Gains of the levels a table codes; nothing at high rate, where nearest levels are as good."""
-    if model.table is None or model.shift:
-        return Gains.nothing()
-    return Gains.of_costs(model.table.low + model.centre, model.table.costs / COST_ONE)

@@ -1,0 +1,54 @@
+// Trellis-coded quantisation: levels by the Viterbi algorithm, and what levels stand for (docs/payload/ecsq.md).
+//
+// The NumPy code of fewbits.quantize.trellis is the specification. Two quantisers of one step, each the other's mirror
+// image, take turns: a level's lowest bit says how a state of three bits goes on, and its highest bit says which of the
+// two is next. So a weight can choose between twice as many values as a level tells apart, at the price of its successors.
+//
+// Element i belongs to path i mod 32; paths know nothing of each other, and start in state 0.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "quantize.h"
+
+namespace fewbits {
+
+constexpr size_t kPaths = 32;  // WIRE
+
+// How far beyond its level a value lies, in steps: of the levels -2 (and less), -1, 0, 1, 2 (and more). Mirrored values
+// are the same with the other sign.
+using TrellisShifts = std::array<float, 5>;
+
+// What levels cost in squared steps, by class of rows; the first is that of level -kMostPriced, and what is farther off
+// costs as much as the last.
+constexpr int kMostPriced = 127;
+constexpr size_t kPrices = 2 * kMostPriced + 1;
+struct TrellisPrices {
+    const float* prices;     // kPrices for each class
+    const int64_t* classes;  // of rows; null with one class
+    size_t row_length;
+};
+
+// Finds the levels of least squared distance plus price; false if a weight is 2^20 steps or more from 0.
+bool trellis_levels(const Weights& weights, double step, const TrellisShifts& shifts, const TrellisPrices& prices,
+                    int32_t* levels);
+
+// How far weights lie beyond their levels, in steps, outwards from 0, by kind: levels 0, -1, 1, and all others.
+struct TrellisSums {
+    std::array<double, 4> total{};
+    std::array<int64_t, 4> count{};
+};
+
+TrellisSums trellis_sums(const Weights& weights, double step, const int32_t* levels);
+
+// Compares weights with what levels decode to, as `measure_distortion` does.
+Distortion trellis_distortion(const Weights& weights, double step, const TrellisShifts& shifts, const int32_t* levels);
+
+// Writes the values of levels as words of a type, over the levels themselves if `out` is where they lie and words are no
+// wider; false if one is not finite.
+bool trellis_values(const int32_t* levels, size_t count, double step, const TrellisShifts& shifts, FloatType type,
+                    unsigned char* out);
+
+}  // namespace fewbits
