@@ -14,6 +14,7 @@ NAMES = (
     "minilm",
     "gaussian",
     "resnet20",
+    "stories",
     "coder",
     "load",
     "small",

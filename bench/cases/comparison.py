@@ -49,15 +49,18 @@ def fewbits_row(
     seed: int,
     asked: tuple[Figure, ...] = (),
     inputs: str | None = None,
+    least_error: bool = False,
 ) -> Row:
     """Compress a checkpoint to a budget; measure the file and what it decodes to.
 
     source: its path; or a module, where there are inputs. path: where the file is written; the caller may go on using
-    it.
+    it. least_error: all squared errors count alike, which gives the least relative error of the whole model.
     """
     fewbits = load_fewbits("compress", "load")
+    energies = {key: float((t.astype(np.float64) ** 2).sum()) for key, t in tensors.items() if t.dtype.kind == "f"}
+    statistics = {key: energy for key, energy in energies.items() if energy > 0} if least_error else None
     start = time.perf_counter()
-    report = fewbits.compress(source, path, budget=budget, seed=seed, inputs=inputs)
+    report = fewbits.compress(source, path, budget=budget, seed=seed, inputs=inputs, statistics=statistics)
     encode_seconds = time.perf_counter() - start
     start = time.perf_counter()
     decoded = {key: tensor.numpy() for key, tensor in fewbits.load(path).items()}
@@ -74,7 +77,30 @@ def fewbits_row(
         "decode_seconds": decode_seconds,
     }
     settings = {"budget": budget, "seed": seed} | ({} if inputs is None else {"inputs": inputs})
+    settings |= {"statistics": "energies"} if least_error else {}
     return Row(name, measured, asked, settings)
+
+
+def beside_rows(
+    rows: Iterator[Row], source: Any, tensors: Tensors, quality: Quality, seed: int, asked_of: str = "nncodec"
+) -> Iterator[Row]:
+    """Give rows of rivals on; after each of one rival, fewbits at its size, whose relative error is to be no more."""
+    for row in rows:
+        yield row
+        if row.name.startswith(asked_of):
+            size, error = row.measured["size"], row.measured["relative_error"]
+            with tempfile.TemporaryDirectory() as folder:
+                yield fewbits_row(
+                    f"fewbits, least error, at the size of {row.name}",
+                    source,
+                    tensors,
+                    quality,
+                    Path(folder) / "beside.fewbits",
+                    budget=int(size),
+                    seed=seed,
+                    asked=(Figure("relative_error", "<=", error),),
+                    least_error=True,
+                )
 
 
 def rival_rows(rivals: tuple["Rival", ...], tensors: Tensors, quality: Quality) -> Iterator[Row]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import Options
-from .comparison import Tensors, fewbits_row, rival_rows
+from .comparison import Tensors, beside_rows, fewbits_row, rival_rows
 from .inputs import data_file, data_loaders, need
 from .recipe_runs import module_of
 from .row import Figure, Measured, Row
@@ -70,7 +70,7 @@ def rows(options: Options) -> Iterator[Row]:
                     asked=asked,
                     **common,
                 )
-    yield from rival_rows(options.rivals, tensors, quality)
+    yield from beside_rows(rival_rows(options.rivals, tensors, quality), checkpoint, tensors, quality, options.seed)
 
 
 def predictions(tensors: Tensors, images: np.ndarray) -> np.ndarray:

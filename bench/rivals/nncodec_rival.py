@@ -72,5 +72,6 @@ class Nncodec:
 
 
 def variants() -> tuple[Nncodec, ...]:
-    """Return three points of its rate-distortion curve, one of them with its own allocation."""
-    return Nncodec(-32, opt_qp=True), Nncodec(-24), Nncodec(-20)
+    """Return points of its rate-distortion curves, with its own allocation and without."""
+    own = (Nncodec(qp, opt_qp=True) for qp in (-32, -28, -24, -20))
+    return (*own, *(Nncodec(qp) for qp in (-32, -28, -24, -20)))

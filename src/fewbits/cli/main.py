@@ -159,6 +159,36 @@ def verify(file: File, limit: Limit = None) -> None:
 
 
 @app.command(epilog=EXIT_CODES_HELP)
+def report(
+    file: File,
+    against: Annotated[
+        Path | None, typer.Option(help="The original: errors are measured, and a size-error curve is drawn.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The HTML page to write; by default beside the file.")
+    ] = None,
+    tensor: Annotated[
+        list[str] | None, typer.Option(help="Draw this tensor's histogram first; may be given several times.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write one HTML page on a file: bytes and errors by tensor, values before and after, size against error."""
+    from fewbits.cli.file_report import report_on
+    from fewbits.cli.file_report_page import facts, write_page
+    from fewbits.container.atomic import check_target
+
+    page = out or file.with_suffix(".html")
+    check_target(page)
+    with progress_bar() as progress:
+        found = report_on(file, against=against, tensors=tensor or (), progress=progress)
+    write_page(found, page)
+    if as_json:
+        write_json(found.to_json() | {"page": str(page)})
+    else:
+        write_table([*facts(found), ("page", str(page))], (), ())
+
+
+@app.command(epilog=EXIT_CODES_HELP)
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="The HTML report to write.")] = Path("fewbits-demo.html"),
     as_json: AsJson = False,

@@ -45,17 +45,29 @@ footer { margin-top: 44px; border-top: 1px solid var(--rule); padding-top: 14px;
 """.strip()
 
 
-def html_table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
-    """Return a table; cells are text, columns in `right` flush right, the caption is for screen readers."""
+def html_table(
+    caption: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    right: Sequence[int],
+    *,
+    sortable: bool = False,
+) -> str:
+    """Return a table; cells are text, columns in `right` flush right, the caption is for screen readers.
+
+    sortable: headings are buttons, for a script of the page to sort by.
+    """
 
     def cells(tag: str, row: Sequence[str]) -> str:
         side = [' class="right"' if i in right else "" for i in range(len(row))]
         scope = ' scope="col"' if tag == "th" else ""
-        return "".join(f"<{tag}{scope}{c}>{escape(v)}</{tag}>" for c, v in zip(side, row, strict=True))
+        shown = [f"<button>{escape(v)}</button>" if scope and sortable else escape(v) for v in row]
+        return "".join(f"<{tag}{scope}{c}>{v}</{tag}>" for c, v in zip(side, shown, strict=True))
 
     body = "\n".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    kind = ' class="sortable"' if sortable else ""
     return (
-        f'<table aria-label="{escape(caption)}">\n<thead><tr>{cells("th", columns)}</tr></thead>\n'
+        f'<table{kind} aria-label="{escape(caption)}">\n<thead><tr>{cells("th", columns)}</tr></thead>\n'
         f"<tbody>\n{body}\n</tbody></table>"
     )
 
