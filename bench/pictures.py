@@ -5,6 +5,7 @@ Writes docs/pictures/*.svg, or into FOLDER. The points of others are the figures
 
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -215,6 +216,37 @@ def image_picture(name: str) -> str:
     return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{IMAGE_STYLE}</style>{rest}\n'
 
 
+# What the picture calls each curve of MiniLM's files, and which rows it has.
+MINILM_CURVES = {
+    "fewbits, module": r"fewbits module [0-9.]+MB",
+    "fewbits": r"fewbits [0-9.]+MB",
+    "NNCodec, opt_qp": r"nncodec qp -\d+ opt_qp",
+    "NNCodec": r"nncodec qp -\d+",
+    "gguf": r"gguf Q4_0",
+}
+
+
+def minilm_picture() -> str:
+    """Return the curves of MiniLM's drift over bytes, both logarithmic, an SVG document."""
+    rows, series = last_rows("minilm"), list[Series]()
+    for number, (curve, pattern) in enumerate(MINILM_CURVES.items()):
+        found = [row["measured"] for key, row in rows.items() if re.fullmatch(pattern, key)]
+        marks = [
+            Mark(each["size"], math.log10(each["drift"]), "", f"{curve}: {each['size']:,} B, drift {each['drift']:.4f}")
+            for each in sorted(found, key=lambda each: each["size"])
+        ]
+        series.append(Series(curve, marks, number, CURVE_SHAPES[number]))
+    chart = point_chart(
+        series,
+        label="Drift of all-MiniLM-L6-v2's embeddings against bytes of the file",
+        x_name="bytes of the whole file (the original has 90.9 MB)",
+        y_name="drift of the embeddings",
+        y_text=lambda value: f"{10**value:.1g}",
+    )
+    head, rest = chart.split(">", 1)
+    return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{IMAGE_STYLE}</style>{rest}\n'
+
+
 def main() -> None:
     """Write every picture."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "pictures"
@@ -235,6 +267,7 @@ def main() -> None:
         logarithmic=True,
     )
     (folder / "channel_candidates.svg").write_text(candidates, encoding="utf8")
+    (folder / "minilm.svg").write_text(minilm_picture(), encoding="utf8")
     for name in IMAGE_CURVES:
         (folder / f"{name}.svg").write_text(image_picture(name), encoding="utf8")
 

@@ -15,6 +15,7 @@ NAMES = (
     "gaussian",
     "resnet20",
     "stories",
+    "smollm",
     "coder",
     "load",
     "small",
