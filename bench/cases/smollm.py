@@ -22,6 +22,7 @@ takes_rivals = False
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 WINDOWS, LENGTH = 16, 512  # of tokens, from the start of the text
 BITS = (4.0, 3.0)
+PROBED = (4, 16)  # random token ids that the module is tried on: sentences, tokens
 MOST_PERPLEXITY = 1.03  # times the original's, at 4 bits
 MEMORY_BOUND = 2.0  # times the float32 size, while it is compressed
 
@@ -49,11 +50,13 @@ def rows(options: Options) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as scratch:
         source, path = Path(scratch) / "smollm.safetensors", Path(scratch) / "smollm.fewbits"
         save_file(tensors, source)
-        for bits in BITS:
-            report = fewbits.compress(source, path, bits=bits, seed=options.seed)
-            with torch.no_grad():
-                for name, tensor in fewbits.load(path).items():
-                    model.get_parameter(name).copy_(tensor)
+        generator = torch.Generator().manual_seed(options.seed)
+        batch = torch.randint(model.config.vocab_size, PROBED, generator=generator)
+        for with_module, bits in ((False, BITS[0]), (True, BITS[0]), (False, BITS[1]), (True, BITS[1])):
+            _put(model, tensors)
+            given, inputs = (model, [batch]) if with_module else (source, None)
+            report = fewbits.compress(given, path, bits=bits, inputs=inputs, seed=options.seed)
+            _put(model, fewbits.load(path))
             measured = {
                 "size": path.stat().st_size,
                 "bits_per_weight": 8 * path.stat().st_size / num_weights,
@@ -63,11 +66,21 @@ def rows(options: Options) -> Iterator[Row]:
                 "encode_seconds": report.seconds,
             }
             asked = (Figure("perplexity", "<=", round(MOST_PERPLEXITY * original, 4)),) if bits == BITS[0] else ()
-            yield Row(f"fewbits {bits:g} bits", measured, asked, {"bits": bits, "seed": options.seed})
+            settings = {"bits": bits, "seed": options.seed} | ({"inputs": "random token ids"} if with_module else {})
+            yield Row(f"fewbits {'module ' if with_module else ''}{bits:g} bits", measured, asked, settings)
         arguments = json.dumps({"bits": BITS[0], "seed": options.seed})
         row = memory_row("compress", "SmolLM2", 4 * num_weights, str(source), str(path), arguments)
         asked = (Figure("times_float32_size", "<=", MEMORY_BOUND),)
         yield Row(row.name, row.measured, asked if row.measured else (), row.settings)
+
+
+def _put(model: Any, tensors: Any) -> None:
+    """Set a model's parameters."""
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(tensors[name])
 
 
 def _folder() -> Path:

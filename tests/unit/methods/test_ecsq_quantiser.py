@@ -1,4 +1,4 @@
-"""How ecsq chooses levels: by a trellis where that costs less, by rounding else; samples, classes of rows, low rates."""
+"""How ecsq chooses levels: by a trellis where it costs less, by rounding else; samples, classes of rows, low rates."""
 
 import numpy as np
 import pytest
