@@ -1,5 +1,6 @@
 """How many bits tensors will take at any step, from a histogram of their magnitudes: no second look at the data."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +41,17 @@ class MagnitudeSurvey:
         edges = np.stack([occupied, occupied + 1]).astype(np.uint32) << np.uint32(18)
         lower, upper = np.nan_to_num(edges.view(np.float32).astype(np.float64), posinf=3.4e38)
         return cls(lower, upper, counts[occupied], energy)
+
+    @classmethod
+    def merged(cls, surveys: Sequence["MagnitudeSurvey"], units: Sequence[float]) -> "MagnitudeSurvey":
+        """Take values of several tensors, each in units of its own (above 0), for those of one; its energy is 0."""
+        middles = np.concatenate(
+            [(each.lower + each.upper) / 2 / unit for each, unit in zip(surveys, units, strict=True)]
+        )
+        with np.errstate(over="ignore"):
+            bins = middles.astype(np.float32).view(np.uint32) >> np.uint32(18)
+        counts = np.concatenate([each.counts for each in surveys])
+        return cls.of_counts(np.bincount(bins, counts, MAGNITUDE_BINS).astype(np.int64), 0.0)
 
     @property
     def num_elements(self) -> int:

@@ -5,6 +5,7 @@ view, against the very tables that code them; reconstruction points are centroid
 lossily goes to `lossless`, and the loss record says why. Payload: docs/payload/ecsq.md. Method: docs/methods/ecsq.md.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -31,6 +32,7 @@ __all__ = ["Ecsq", "EcsqConfig", "steps_of"]
 
 _TRELLIS_GAIN = 1.13  # a trellis has the rate of scalar quantisation with a step greater by this: 0.18 bit less
 _TRY_LOSSLESS = 4096  # elements below which exact coding is always tried; above, only at high rate
+_MOST_SMALL = 256  # tensors of fewer elements than a trellis has, that are surveyed each for itself
 _SIDE_BITS = 48  # a tensor's step, flags and model, about: what a survey adds to the entropy
 
 
@@ -44,16 +46,42 @@ class Coded(NamedTuple):
 
 @dataclass(frozen=True)
 class EcsqSurvey:
-    """Magnitudes of the tensors that can be coded lossily, and the bits of the others."""
+    """Magnitudes of the tensors that can be coded lossily, and the bits of the others.
+
+    merged: of many small tensors, in units of their steps at rate weight 1; a search asks for bits dozens of times.
+    """
 
     magnitudes: tuple[tuple[MagnitudeSurvey, float | None], ...]  # with their sensitivities
     exact_bits: float
     rate_divisor: int
     trellis: bool = False
+    merged: MagnitudeSurvey | None = None
+
+    @classmethod
+    def of(
+        cls,
+        magnitudes: Sequence[tuple[MagnitudeSurvey, float | None]],
+        exact_bits: float,
+        rate_divisor: int,
+        trellis: bool,
+    ) -> "EcsqSurvey":
+        """Merge small tensors where there are many."""
+        alone = [each for each in magnitudes if each[0].num_elements >= LEAST_TRELLIS]
+        small = [each for each in magnitudes if each[0].num_elements < LEAST_TRELLIS]
+        if len(small) <= _MOST_SMALL:
+            return cls(tuple(magnitudes), exact_bits, rate_divisor, trellis)
+        units = [
+            equal_slope_step(survey.energy, survey.num_elements, 1.0, rate_divisor, sensitivity)
+            for survey, sensitivity in small
+        ]
+        merged = MagnitudeSurvey.merged([survey for survey, _ in small], units)
+        return cls(tuple(alone), exact_bits + _SIDE_BITS * len(small), rate_divisor, trellis, merged)
 
     def bits(self, rate_weight: float) -> float:
         """Expected bits of all tensors."""
         total = self.exact_bits
+        if self.merged is not None:
+            total += self.merged.bits(math.sqrt(rate_weight))
         for survey, sensitivity in self.magnitudes:
             count = survey.num_elements
             step = equal_slope_step(survey.energy, count, rate_weight, self.rate_divisor, sensitivity)
@@ -91,7 +119,7 @@ class Ecsq(Method):
                 exact_bits += code_bits(bits_of(tensor), spec_of(name, tensor)).bits
             else:
                 magnitudes.append((weights.survey(), source.statistics.get(name)))
-        return EcsqSurvey(tuple(magnitudes), exact_bits, source.rate_divisor, self.settings.trellis)
+        return EcsqSurvey.of(magnitudes, exact_bits, source.rate_divisor, self.settings.trellis)
 
     def encode(self, source: Source, *, rate_weight: float, seed: int) -> Iterator[Chunk]:
         """Yield the parts; tensors kept exactly come as parts of the lossless method."""
