@@ -79,6 +79,12 @@ def last_rows(case: str) -> dict[str, dict[str, Any]]:
     return {row["row"]: row for row in map(json.loads, lines)}
 
 
+def document(chart: str, style: str) -> str:
+    """Return a chart as an SVG document of its own."""
+    head, rest = chart.split(">", 1)
+    return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{style}</style>{rest}\n'
+
+
 def series_of(network: str) -> Iterator[Series]:
     """Yield the marks of each of our recipes, a seed each, then those of others."""
     for index, (name, (case, recipes)) in enumerate(OURS[network].items()):
@@ -105,8 +111,7 @@ def picture(network: str) -> str:
         x_name=f"bytes of the whole file, {TITLES[network]}",
         y_name="test error",
     )
-    head, rest = chart.split(">", 1)
-    return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{STYLE}</style>{rest}\n'
+    return document(chart, STYLE)
 
 
 # Simulators, in the order of their colours and shapes: the name in rows, the one in the picture.
@@ -163,8 +168,7 @@ def curve_chart(series: Sequence[Series], *, label: str, y_name: str, logarithmi
         parts += [marker(one.shape, x_of(mark.x), y_of(mark.y), mark.title, one.color) for mark in one.marks]
         parts += [marker(one.shape, place + 8, top - 36, one.name, one.color), text(place + 20, top - 31.5, one.name)]
         place += len(one.name) * CHARACTER + 34
-    head, rest = drawing(430, label, parts).split(">", 1)
-    return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{CURVE_STYLE}</style>{rest}\n'
+    return document(drawing(430, label, parts), CURVE_STYLE)
 
 
 IMAGE_STYLE = CURVE_STYLE.replace(".curve", ".line")
@@ -212,8 +216,7 @@ def image_picture(name: str) -> str:
         x_text=lambda value: f"{value:g}",
         y_text=lambda value: f"{value:g}",
     )
-    head, rest = chart.split(">", 1)
-    return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{IMAGE_STYLE}</style>{rest}\n'
+    return document(chart, IMAGE_STYLE)
 
 
 # What the picture calls each curve of MiniLM's files, and which rows it has.
@@ -243,8 +246,7 @@ def minilm_picture() -> str:
         y_name="drift of the embeddings",
         y_text=lambda value: f"{10**value:.1g}",
     )
-    head, rest = chart.split(">", 1)
-    return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{IMAGE_STYLE}</style>{rest}\n'
+    return document(chart, IMAGE_STYLE)
 
 
 def main() -> None:

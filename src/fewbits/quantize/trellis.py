@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewbits.native import core
-from fewbits.quantize.rounding import BIT_WORTH, ordered_sum, short_float
-from fewbits.quantize.weights import Distortion, Weights, rounded_bits
+from fewbits.quantize.rounding import BIT_WORTH, short_float
+from fewbits.quantize.weights import Distortion, Weights, distortion_of, rounded_bits
 
 Corrections: TypeAlias = tuple[int, int, int, int]  # of levels 0, -1, 1 and all others, outwards, in 1/256 of a step
 
@@ -204,13 +204,7 @@ class Trellis:
         if kernels := core():
             shifts = _shifts_of(corrections).tolist()
             return Distortion(*kernels.trellis_distortion(*self._operands, shifts, levels))
-        values = self.weights.values()
-        bits = rounded_bits(reconstruct(levels.ravel(), self.step, corrections), self.weights.dtype)
-        decoded = Weights(bits, self.weights.dtype).values()
-        energy = ordered_sum(values * values)
-        if not np.isfinite(decoded).all():
-            return Distortion(False, np.inf, energy)
-        return Distortion(True, ordered_sum((decoded - values) ** 2), energy)
+        return distortion_of(self.weights, reconstruct(levels.ravel(), self.step, corrections))
 
     @property
     def _operands(self) -> tuple[NDArray[np.unsignedinteger], int, float]:

@@ -161,17 +161,21 @@ class Scaled:
         """Compare the weights with what their levels (R, n) decode to."""
         if kernels := core():
             return Distortion(*kernels.measure_distortion(*self._operands, levels, centroids or (0, 0, 0)))
-        values = self.weights.values()
-        bits = rounded_bits(reconstruct(levels.ravel(), self.step, centroids), self.weights.dtype)
-        decoded = Weights(bits, self.weights.dtype).values()
-        energy = ordered_sum(values * values)
-        if not np.isfinite(decoded).all():
-            return Distortion(False, np.inf, energy)
-        return Distortion(True, ordered_sum((decoded - values) ** 2), energy)
+        return distortion_of(self.weights, reconstruct(levels.ravel(), self.step, centroids))
 
     @property
     def _operands(self) -> tuple[NDArray[np.unsignedinteger], int, float]:
         return self.weights.bits, self.weights.code, self.step
+
+
+def distortion_of(weights: Weights, reconstructions: NDArray[np.float32]) -> Distortion:
+    """Compare weights with their reconstructions (N,), rounded to their dtype."""
+    values = weights.values()
+    decoded = Weights(rounded_bits(reconstructions, weights.dtype), weights.dtype).values()
+    energy = ordered_sum(values * values)
+    if not np.isfinite(decoded).all():
+        return Distortion(False, np.inf, energy)
+    return Distortion(True, ordered_sum((decoded - values) ** 2), energy)
 
 
 def rounded_bits(values: NDArray[np.float32], dtype: str) -> NDArray[np.unsignedinteger]:
