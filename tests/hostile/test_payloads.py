@@ -102,6 +102,7 @@ def test_every_flipped_payload_bit_with_its_checksum_repaired_is_refused_or_well
         *(("qswd", case) for case in ("kernels", "tilings", "svd", "vq")),
         ("lossless", "sparse"),
         ("lossless", "masks"),
+        ("ecsq", "trellis"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
@@ -259,6 +260,23 @@ def test_values_that_overflow_are_corrupt(id: str, dtype: str, step: float) -> N
         payload = payload[:2] + write_sint(int(16 * math.log2(step)) - 16) + payload[3:]
     with pytest.raises(Corrupt, match="weight"):
         decode([chunk(id, payload, TensorSpec("weight", dtype, (3,)))])
+
+
+@pytest.mark.parametrize(("dtype", "step"), [("float16", 40000.0), ("bfloat16", 3e38), ("float32", 3e38)])
+def test_values_of_a_trellis_that_overflow_are_corrupt(dtype: str, step: float) -> None:
+    payload = struct.pack("<fB", step, 2) + bytes([193, 0]) + write_sint(2) + EMPTY_BODY
+    with pytest.raises(Corrupt, match="weight"):
+        decode([chunk("ecsq", payload, TensorSpec("weight", dtype, (3,)))])
+    fine = struct.pack("<fB", 1.5, 2) + payload[5:]
+    values = decode([chunk("ecsq", fine, TensorSpec("weight", dtype, (3,)))])["weight"]
+    assert values.tolist() == [3.375] * 3
+
+
+@pytest.mark.parametrize("flags", [4, 8, 128, 255])
+def test_flags_without_a_meaning_are_corrupt(flags: int) -> None:
+    payload = struct.pack("<fB", 1.0, flags) + bytes(4) + NO_TABLE + EMPTY_BODY
+    with pytest.raises(Corrupt, match="flags"):
+        decode([chunk("ecsq", payload, TensorSpec("weight", "float32", (3,)))])
 
 
 @pytest.mark.parametrize("id", ["ecsq", "epr", "miracle"])
