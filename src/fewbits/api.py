@@ -9,8 +9,10 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewbits.archive import Archive, read_latents, read_tensors
@@ -33,6 +35,7 @@ from fewbits.receive import attach_again, check_keys, load_with_factors
 from fewbits.registry import method_class
 from fewbits.report import Report
 from fewbits.sources import Checkpoint, SourceLike, entries_of, read_checkpoint
+from fewbits.tensors import spec_of
 
 UNTRAINED = ("ecsq", "qswd")  # methods that need no training loop, by their ids
 
@@ -80,8 +83,9 @@ def compress(
             script that asks for more needs its `if __name__ == "__main__"` guard.
         seed: of everything random; stored in the file.
         bare: write the bare profile: no names, shapes or records; loading needs the module.
-        statistics: by tensor name, the loss added per unit of relative squared error, where it is known; for a method
-            that takes them, the covariance of a layer's inputs (`fewbits.input_covariances`).
+        statistics: by tensor name, the loss added per unit of relative squared error, where it is known: a number, or
+            a tensor (R,), one for each row, of its squared error relative to the whole tensor's energy; for a method
+            that takes them, the covariance of a layer's inputs, (n, n) (`fewbits.input_covariances`).
         inputs: batches that the source, a module, is tried with, or "synthetic": what an error of each tensor costs is
             measured (`fewbits.sensitivities`), where statistics do not say it.
         metadata: text to keep in the file, beside what the source has of its own.
@@ -129,7 +133,7 @@ def compress(
 
 def _tried(
     checkpoint: Checkpoint, inputs: Iterable[Any] | str, lossless: bool, seed: int, progress: Progress | None
-) -> dict[str, float]:
+) -> dict[str, float | Tensor]:
     """What an error of each tensor costs, by trying the source on inputs."""
     if lossless:
         raise InvalidArgument("lossless=True keeps every bit, whatever comes in: leave inputs= out.")
@@ -142,19 +146,32 @@ def _known(statistics: Mapping[str, float | Tensor], checkpoint: Checkpoint, met
     """Statistics as workers take them, covariances as arrays.
 
     Raises:
-        InvalidArgument: a name is not the source's, or the method has no use for a covariance.
+        InvalidArgument: a name is not the source's, sensitivities are not those of its rows, or the method has no use
+            for a covariance.
     """
     unknown = sorted(set(statistics) - set(checkpoint.tensors))
     if unknown:
         raise InvalidArgument(f"statistics are given for {unknown[0]!r}, which the source does not have.")
-    matrices = sorted(name for name, value in statistics.items() if isinstance(value, Tensor))
+    for name, value in statistics.items():
+        if isinstance(value, Tensor) and value.ndim == 1:
+            rows = spec_of(name, checkpoint.tensors[name]).num_rows
+            if value.shape != (rows,) or not bool((value > 0).all()) or not bool(value.isfinite().all()):
+                raise InvalidArgument(f"sensitivities of the rows of {name!r} must be {rows} finite numbers above 0.")
+    matrices = sorted(name for name, value in statistics.items() if isinstance(value, Tensor) and value.ndim != 1)
     if matrices and not method.takes_covariances:
         raise InvalidArgument(f"a covariance is given for {matrices[0]!r}, which {method.id!r} has no use for.")
     # Workers may be processes, and sending a tensor to one would move the caller's memory.
+    by_row = method.takes_row_sensitivities
     return {
-        name: value.detach().cpu().double().numpy().copy() if isinstance(value, Tensor) else value
+        name: (float(value.double().mean()) if value.ndim == 1 and not by_row else _array(value))
+        if isinstance(value, Tensor)
+        else value
         for name, value in statistics.items()
     }
+
+
+def _array(tensor: Tensor) -> NDArray[np.float64]:
+    return tensor.detach().cpu().double().numpy().copy()
 
 
 def _method_of(method: Method | str | None, lossless: bool) -> Method:

@@ -22,8 +22,9 @@ class Source:
     """What is to be coded, and what is known about it.
 
     Tensors are the caller's: never modified. `statistics` may hold, by tensor name, a sensitivity
-    (float): the increase of the loss per unit of relative squared error of that tensor; or the covariance of its
-    layer's inputs, an array (n, n) float64, n the elements of a row.
+    (float): the increase of the loss per unit of relative squared error of that tensor; the same of its rows, an
+    array (R,) float64: per unit of a row's squared error relative to the whole tensor's energy; or the covariance of
+    its layer's inputs, an array (n, n) float64, n the elements of a row.
     """
 
     tensors: Mapping[str, Tensor]
@@ -83,6 +84,7 @@ class Method(ABC):
     payload_version: ClassVar[int]  # WIRE: a change needs a new golden file
     config_type: ClassVar[type[MethodConfig]]
     takes_covariances: ClassVar[bool] = False  # whether a statistic may be the covariance of a layer's inputs
+    takes_row_sensitivities: ClassVar[bool] = False  # whether it may be of each row; others are given their mean
     config: MethodConfig
 
     @abstractmethod

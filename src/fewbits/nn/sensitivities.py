@@ -5,6 +5,7 @@ linearity theorem's use by Malinovskii et al. 2024 (HIGGS, arXiv:2411.17525), wh
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from fewbits.tensors import lossy_weights, spec_of
 
 NOISE = 0.15  # relative error that is tried: small enough to be felt in proportion, large enough to be felt
 _LEAST_SHARE = 0.5  # of what a tensor's size says: docs/decisions/0015
+_FEWEST_WORDS, _ZIPF = 1000, 0.7  # of a vocabulary; Zipf's exponent is 1, but not every vocabulary is sorted
 _UNFELT = 1e-9  # of the greatest: below is rounding
 Progress = Callable[[str, int, int], None]
 Outputs = list[list[Tensor]]  # by batch
@@ -30,13 +32,17 @@ def sensitivities(
     measure: Callable[[Any], Tensor] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
-) -> dict[str, float]:
+) -> dict[str, float | Tensor]:
     """Return, by name, the loss that a weight adds per unit of its relative squared error: `compress(statistics=)`.
 
     The loss is the relative squared error of the module's outputs, the mean of all floating point tensors in them, in
     units in which the geometric mean of all weights is what their sizes say. Weights are tensors of two dimensions or
     more; what others cost hardly counts, and is said by their sizes. None counts for less than half of what its size
     says: errors of a few bits a weight are larger than what is tried, and felt where small ones are not.
+
+    A table of words (an `nn.Embedding` of 1,000 rows or more that nothing else uses) has one for each row, (R,)
+    float64, whose mean is the table's: vocabularies are mostly sorted by how frequent words are, so that the r-th, from
+    1 on, is taken to be used as r^-0.7. A table that also makes the outputs is a weight like others.
 
     The module runs in eval(), once a weight and batch; afterwards it is as it was.
 
@@ -76,7 +82,25 @@ def sensitivities(
                 tensor.copy_(held)
             if progress is not None:
                 progress("sensitivities", done, len(tensors))
-    return _beside_sizes(found, {name: tensor.numel() for name, tensor, _ in tensors})
+    beside = _beside_sizes(found, {name: tensor.numel() for name, tensor, _ in tensors})
+    words = _word_tables(module)
+    return {name: value * _use_of_words(words[name]) if name in words else value for name, value in beside.items()}
+
+
+def _word_tables(module: nn.Module) -> dict[str, int]:
+    """Names and rows of the tables that are read by a word's number and by nothing else."""
+    users = Counter(id(weight) for _, weight in module.named_parameters(remove_duplicate=False))
+    return {
+        f"{name}.weight" if name else "weight": part.num_embeddings
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Embedding) and part.num_embeddings >= _FEWEST_WORDS and users[id(part.weight)] == 1
+    }
+
+
+def _use_of_words(count: int) -> Tensor:
+    """How often each of the words of a vocabulary is used, (count,) float64 of mean 1."""
+    use = torch.arange(1, count + 1, dtype=torch.float64) ** -_ZIPF
+    return use / use.mean()
 
 
 def _tried(module: nn.Module) -> Iterator[tuple[str, Tensor, float]]:

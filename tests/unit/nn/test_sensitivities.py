@@ -155,3 +155,42 @@ def test_synthetic_inputs_are_of_the_kind_and_size_that_a_module_reads(net: nn.M
     assert float(found.std()) == pytest.approx(1, abs=0.1)
     assert synthetic_inputs(net, seed=1)[0].equal(found) and not synthetic_inputs(net, seed=2)[0].equal(found)
     assert synthetic_inputs(net.bfloat16())[0].dtype == torch.bfloat16
+
+
+class Sentences(nn.Module):
+    """A table of words, one of positions, and a head that may be the table of words again."""
+
+    def __init__(self, tied: bool = False) -> None:
+        super().__init__()
+        self.words, self.positions = nn.Embedding(8000, 64), nn.Embedding(64, 64)
+        self.body, self.head = nn.Linear(64, 64), nn.Linear(64, 8000, bias=False)
+        if tied:
+            self.head.weight = self.words.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.body(self.words(ids) + self.positions(torch.arange(ids.shape[1]))))
+
+
+def test_rows_of_a_table_of_words_count_by_how_often_they_are_used() -> None:
+    torch.manual_seed(3)
+    found = fewbits.sensitivities(Sentences(), "synthetic")
+    rows = found["words.weight"]
+    assert isinstance(rows, Tensor) and rows.shape == (8000,)
+    assert float(rows[99] / rows[999]) == pytest.approx(10**0.7)
+    assert all(isinstance(found[name], float) for name in ("positions.weight", "body.weight", "head.weight"))
+    tied = fewbits.sensitivities(Sentences(tied=True), "synthetic")
+    assert isinstance(tied["words.weight"], float)
+
+
+def test_frequent_words_are_finer(tmp_path: Any) -> None:
+    torch.manual_seed(4)
+    net, path = Sentences(), tmp_path / "file.fewbits"
+    report = fewbits.compress(net, path, bits=3.0, inputs="synthetic")
+    assert 2.9 <= report.bits_per_weight <= 3.0
+    words = net.words.weight.detach()
+    errors = (fewbits.load(path)["words.weight"] - words).square().mean(1)
+    assert errors[:500].mean() < 0.6 * errors[7500:].mean()
+    assert len(fewbits.info(path).tensors) == len(net.state_dict())
+    # The whole tensor's error is recorded once, over all of its runs of rows.
+    recorded = next(t.relative_error for t in fewbits.info(path).tensors if t.name == "words.weight")
+    assert recorded == pytest.approx(float(errors.mean().sqrt() / words.square().mean().sqrt()), rel=2e-3)

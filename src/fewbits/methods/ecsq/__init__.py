@@ -20,8 +20,9 @@ from fewbits.method import Method, Source, Survey
 from fewbits.methods.ecsq.config import EcsqConfig
 from fewbits.methods.ecsq.payload import PAYLOAD_VERSION, described, description, steps_of
 from fewbits.methods.ecsq.quantiser import LEAST_TRELLIS, Quantiser
+from fewbits.methods.ecsq.steps import sensitivity_in, spans_of, step_of, surveys_of
 from fewbits.methods.lossless import Lossless, code_bits
-from fewbits.plan import group_small, is_group, tile_rows, tiles
+from fewbits.plan import group_small, is_group, tile_rows
 from fewbits.quantize.elements import TrellisElements
 from fewbits.quantize.rounding import equal_slope_step
 from fewbits.quantize.survey import MagnitudeSurvey
@@ -96,6 +97,7 @@ class Ecsq(Method):
     id = "ecsq"
     code = 2
     payload_version = PAYLOAD_VERSION
+    takes_row_sensitivities = True
     config_type = EcsqConfig
 
     def __init__(self, config: EcsqConfig | None = None) -> None:
@@ -118,7 +120,7 @@ class Ecsq(Method):
             if weights is None:
                 exact_bits += code_bits(bits_of(tensor), spec_of(name, tensor)).bits
             else:
-                magnitudes.append((weights.survey(), source.statistics.get(name)))
+                magnitudes += surveys_of(spec_of(name, tensor), weights, source.statistics.get(name))
         return EcsqSurvey.of(magnitudes, exact_bits, source.rate_divisor, self.settings.trellis)
 
     def encode(self, source: Source, *, rate_weight: float, seed: int) -> Iterator[Chunk]:
@@ -140,8 +142,10 @@ class Ecsq(Method):
             weights, note = lossy_weights(spec, tensor)
             item: Coded | None = None
             if weights is not None:
-                step = _step_of(spec, weights, source, rate_weight)
-                item, note = self._code(spec, weights, step, (0, spec.num_elements), _exact_bits(spec, weights))
+                whole = (0, spec.num_elements)
+                own = sensitivity_in(spec, source.statistics.get(spec.name), whole)
+                step = step_of(spec, weights, own, rate_weight, source.rate_divisor)
+                item, note = self._code(spec, weights, step, whole, _exact_bits(spec, weights))
             if item is None:
                 exact.append((spec, tensor, note))
             else:
@@ -157,10 +161,12 @@ class Ecsq(Method):
         if weights is None:
             yield from self._lossless.encode_unit([(spec, tensor, note)], seed)
             return
-        step = _step_of(spec, weights, source, rate_weight)
-        spans, exact_bits = tiles(spec), _exact_bits(spec, weights)
+        sensitivity = source.statistics.get(spec.name)
+        spans, exact_bits = spans_of(spec, sensitivity), _exact_bits(spec, weights)
         chunks: list[Chunk] = []
         for span in spans:
+            own = sensitivity_in(spec, sensitivity, span)
+            step = step_of(spec, weights, own, rate_weight, source.rate_divisor)
             item, note = self._code(spec, weights, step, span, exact_bits)
             if item is None:  # one tile that must be exact makes its tensor exact: a tensor has one fidelity
                 yield from self._lossless.encode_unit([(spec, tensor, note)], seed)
@@ -215,13 +221,6 @@ class Ecsq(Method):
             if isinstance(each, TrellisElements):
                 each.finish()
         return tensors
-
-
-def _step_of(spec: TensorSpec, weights: Weights, source: Source, rate_weight: float) -> float:
-    """The tensor's step at equal slope."""
-    sensitivity = source.statistics.get(spec.name)
-    energy = weights.energy_at_stake()
-    return equal_slope_step(energy, spec.num_elements, rate_weight, source.rate_divisor, sensitivity)
 
 
 def _exact_bits(spec: TensorSpec, weights: Weights) -> Callable[[], float]:
