@@ -1,8 +1,8 @@
 // Trellis-coded quantisation: levels by the Viterbi algorithm, and what levels stand for (docs/payload/ecsq.md).
 //
 // The NumPy code of fewbits.quantize.trellis is the specification. Two quantisers of one step, each the other's mirror
-// image, take turns: a level's lowest bit says how a state of three bits goes on, and its highest bit says which of the
-// two is next. So a weight can choose between twice as many values as a level tells apart, at the price of its successors.
+// image, take turns: a level's lowest bit says how a state of three bits goes on, and the state's highest bit which of
+// the two is next. So a weight chooses between twice as many values as levels tell apart, and binds its successors.
 //
 // Element i belongs to path i mod 32; paths know nothing of each other, and start in state 0.
 #pragma once

@@ -160,18 +160,15 @@ def _known(statistics: Mapping[str, float | Tensor], checkpoint: Checkpoint, met
     matrices = sorted(name for name, value in statistics.items() if isinstance(value, Tensor) and value.ndim != 1)
     if matrices and not method.takes_covariances:
         raise InvalidArgument(f"a covariance is given for {matrices[0]!r}, which {method.id!r} has no use for.")
-    # Workers may be processes, and sending a tensor to one would move the caller's memory.
-    by_row = method.takes_row_sensitivities
-    return {
-        name: (float(value.double().mean()) if value.ndim == 1 and not by_row else _array(value))
-        if isinstance(value, Tensor)
-        else value
-        for name, value in statistics.items()
-    }
+    return {name: _as_sent(value, method) for name, value in statistics.items()}
 
 
-def _array(tensor: Tensor) -> NDArray[np.float64]:
-    return tensor.detach().cpu().double().numpy().copy()
+def _as_sent(value: float | Tensor, method: Method) -> float | NDArray[np.float64]:
+    """A statistic for workers, which may be processes: sending a tensor to one would move the caller's memory."""
+    if not isinstance(value, Tensor):
+        return value
+    array = value.detach().cpu().double().numpy().copy()
+    return array if array.ndim != 1 or method.takes_row_sensitivities else float(array.mean())
 
 
 def _method_of(method: Method | str | None, lossless: bool) -> Method:

@@ -40,6 +40,16 @@ def test_rows_alike_are_one_run_and_a_step_between_them_parts_them() -> None:
     assert sensitivity_in(spec, None, (0, 64)) is None
 
 
+def test_rows_longer_than_a_tile_are_cut_as_ever_and_an_empty_tensor_is_none() -> None:
+    long = TensorSpec("t", "float32", (2, TILE + 5))
+    assert spans_of(long, np.array([1.0, 9.0])) == tiles(long)
+    assert sensitivity_in(long, np.array([1.0, 9.0]), (0, TILE)) == 1.0
+    assert sensitivity_in(long, np.array([1.0, 9.0]), (TILE, 2 * TILE)) == 5.0
+    empty = TensorSpec("t", "float32", (0, 5))
+    assert spans_of(empty, np.ones(0)) == tiles(empty)
+    assert sensitivity_in(empty, np.ones(0), (0, 0)) is None
+
+
 def test_expected_bits_are_of_the_runs_steps(tmp_path: Any) -> None:
     rng = np.random.default_rng(1)
     tensors = {

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewbits.chunk import TensorSpec
-from fewbits.plan import SMALL, tiles
+from fewbits.plan import SMALL, TILE, tiles
 from fewbits.quantize.rounding import equal_slope_step
 from fewbits.quantize.survey import MagnitudeSurvey
 from fewbits.quantize.weights import Weights
@@ -19,9 +19,9 @@ def spans_of(spec: TensorSpec, sensitivity: Sensitivity) -> list[tuple[int, int]
 
     Runs have SMALL elements or more, where the tensor has: a part of its own costs about a hundred bytes.
     """
-    if not isinstance(sensitivity, np.ndarray):
+    row_length = spec.num_elements // max(1, spec.num_rows)
+    if not isinstance(sensitivity, np.ndarray) or not 0 < row_length <= TILE:
         return tiles(spec)
-    row_length = spec.num_elements // spec.num_rows
     least = -(-SMALL // row_length)
     spans: list[tuple[int, int]] = []
     for first, last in tiles(spec):
