@@ -121,8 +121,6 @@ def test_the_two_nearest_levels_of_each_branch_are_enough_for_the_least_error() 
 
 @pytest.mark.parametrize(("step", "most"), [(2.4, 0.09), (1.0, 0.085), (0.4, 0.085)])
 def test_gaussian_weights_take_less_than_a_tenth_of_a_bit_above_the_bound(step: float, most: float) -> None:
-    if core() is None:
-        pytest.skip("200,000 weights take the core")
     values = np.random.default_rng(5).normal(size=200_000).astype(np.float32)
     trellis = Trellis(weights_of(values), step, 1)
     levels = trellis.levels(NO_CORRECTIONS, FREE, None)
