@@ -144,7 +144,7 @@ bool bound_trellis_levels(const Bits& bits, int type, double step, const Trellis
     require_size(prices, prices.size());
     require(prices.shape(0) >= 1 && prices.shape(1) == kPrices, "prices are missing.");
     require_step(step);
-    TrellisPrices by_class{prices.data(), nullptr, levels.shape(1)};
+    TrellisPrices by_class{prices.data(), prices.shape(0), nullptr, levels.shape(1)};
     if (classes) {
         require_size(*classes, levels.shape(0));
         for (size_t row = 0; row < levels.shape(0); ++row) {

@@ -12,6 +12,7 @@ namespace fewbits {
 
 void bind_adaptive(nb::module_& module);
 void bind_body(nb::module_& module);
+void bind_columns(nb::module_& module);
 void bind_crc(nb::module_& module);
 void bind_fit(nb::module_& module);
 void bind_quantize(nb::module_& module);
@@ -46,6 +47,7 @@ NB_MODULE(_core, module) {
     module.def("use_isa", &fewbits::use_isa, nb::arg("name"));
     fewbits::bind_adaptive(module);
     fewbits::bind_body(module);
+    fewbits::bind_columns(module);
     fewbits::bind_crc(module);
     fewbits::bind_fit(module);
     fewbits::bind_quantize(module);

@@ -12,21 +12,16 @@
 #include <cstdint>
 
 #include "quantize.h"
+#include "trellis_search.h"
 
 namespace fewbits {
 
-constexpr size_t kPaths = 32;  // WIRE
+constexpr size_t kPaths = kMostPaths;  // WIRE
 
-// How far beyond its level a value lies, in steps: of the levels -2 (and less), -1, 0, 1, 2 (and more). Mirrored values
-// are the same with the other sign.
-using TrellisShifts = std::array<float, 5>;
-
-// What levels cost in squared steps, by class of rows; the first is that of level -kMostPriced, and what is farther off
-// costs as much as the last.
-constexpr int kMostPriced = 127;
-constexpr size_t kPrices = 2 * kMostPriced + 1;
+// What levels cost in squared steps, by class of rows.
 struct TrellisPrices {
     const float* prices;     // kPrices for each class
+    size_t num_classes;
     const int64_t* classes;  // of rows; null with one class
     size_t row_length;
 };

@@ -159,6 +159,39 @@ def trellis_values(
 ) -> bool:
     """Fill the words of the values of levels, over the levels if need be; return whether all are finite."""
 
+# columns: of a matrix (R, n), lying column after column; an element's model is its column's code plus its row's, from 0
+
+def code_columns(
+    columns: NDArray[np.float32],
+    feedback: NDArray[np.float32],
+    steps: NDArray[np.float32],
+    row_codes: NDArray[np.int32],
+    row_units: NDArray[np.float32],
+    scales: NDArray[np.float64],
+    shifts: NDArray[np.float32],
+    prices: NDArray[np.float32],
+    states: NDArray[np.uint32],
+    codes: NDArray[np.int32],
+    levels: NDArray[np.int32],
+    totals: NDArray[np.float64],
+    counts: NDArray[np.int64],
+) -> bool:
+    """Fill codes (n,) and levels (n, R); columns (n, R) become reconstructions; False if one is out of reach."""
+
+def column_values(
+    levels: NDArray[np.int32],
+    starts: NDArray[np.int64],
+    codes: NDArray[np.int32],
+    row_codes: NDArray[np.int32],
+    steps: NDArray[np.float32],
+    row_scales: NDArray[np.float32],
+    shifts: NDArray[np.float32],
+    num_paths: int,
+    type: int,
+    bits: NDArray[np.unsignedinteger],
+) -> bool:
+    """Fill the words of the values (R, n) of levels that lie model after model; return whether all are finite."""
+
 # fields
 
 def survey_fields(

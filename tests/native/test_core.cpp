@@ -314,7 +314,7 @@ void test_trellises() {
         std::vector<int64_t> classes(count / row_length, 1);
         std::vector<float> prices(2 * kPrices, 0.0f);
         std::vector<int32_t> levels(count);
-        CHECK(trellis_levels(run, 1.0, shifts, {prices.data(), classes.data(), row_length}, levels.data()));
+        CHECK(trellis_levels(run, 1.0, shifts, {prices.data(), 2, classes.data(), row_length}, levels.data()));
         std::vector<unsigned char> out(4 * count);
         CHECK(trellis_values(levels.data(), count, 1.0, shifts, FloatType::kFloat32, out.data()));
         double error = 0;
@@ -333,7 +333,7 @@ void test_trellises() {
         CHECK(sums.count[0] + sums.count[1] + sums.count[2] + sums.count[3] == static_cast<int64_t>(count));
         weights[count / 2] = 2e6f;
         std::memcpy(words.data(), weights.data(), words.size());
-        CHECK(!trellis_levels(run, 1.0, shifts, {prices.data(), nullptr, count}, levels.data()));
+        CHECK(!trellis_levels(run, 1.0, shifts, {prices.data(), 2, nullptr, count}, levels.data()));
         for (const FloatType type : {FloatType::kFloat16, FloatType::kBfloat16, FloatType::kFloat64}) {
             std::vector<unsigned char> others(width_of(type) * count);
             std::fill(levels.begin(), levels.end(), INT32_MIN);

@@ -60,7 +60,8 @@ def equal_slope_step(
         num_elements: its size.
         rate_weight: the Lagrangian multiplier, loss units for one bit per coded weight.
         num_weights: coded weights of the whole source.
-        sensitivity: loss per unit of relative squared error; by default a power of the size.
+        sensitivity: loss per unit of relative squared error; by default a power of the size. Of one that is 0, because
+            no loss was felt, the step is the root mean square.
 
     Returns:
         A positive float32 value with a 12-bit mantissa; 1 when there is no energy to lose.
@@ -70,6 +71,8 @@ def equal_slope_step(
     """
     if energy == 0 or num_elements == 0:
         return 1.0
+    if sensitivity == 0:
+        return short_float(math.sqrt(energy / num_elements))
     alpha = sensitivity_by_size(num_elements) if sensitivity is None else sensitivity
     step = math.sqrt(rate_weight / num_weights * energy / (alpha * BIT_WORTH))
     return short_float(step)

@@ -45,9 +45,14 @@ def trellis_step(step: float) -> float:
     return short_float(step * _STEP_RATIO)
 
 
-def prices_of_costs(bits: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return what levels that cost so many bits, any shape, cost in squared steps, at the slope of `BIT_WORTH`."""
-    return (np.minimum(bits, _MOST_PRICE_BITS) * (BIT_WORTH / _STEP_RATIO**2)).astype(np.float32)
+def prices_of_costs(bits: NDArray[np.float64], *, trellis: bool = True) -> NDArray[np.float32]:
+    """Return what levels that cost so many bits, any shape, cost in squared steps, at the slope of `BIT_WORTH`.
+
+    Args:
+        trellis: whether the steps are those of a trellis.
+    """
+    worth = BIT_WORTH / _STEP_RATIO**2 if trellis else BIT_WORTH
+    return (np.minimum(bits, _MOST_PRICE_BITS) * worth).astype(np.float32)
 
 
 def next_state(state: NDArray[np.int64], parity: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -55,13 +60,13 @@ def next_state(state: NDArray[np.int64], parity: NDArray[np.int64]) -> NDArray[n
     return ((state & 3) << 1) ^ 3 * (state >> 2) ^ (parity << 2)  # WIRE
 
 
-def mirrored(levels: NDArray[np.int32]) -> NDArray[np.bool_]:
+def mirrored(levels: NDArray[np.int32], num_paths: int = PATHS) -> NDArray[np.bool_]:
     """Tell which values of levels (N,) are mirrored: those whose path was in a state of 4 or more."""
-    num_steps = -(-levels.size // PATHS)
-    parities = np.zeros(num_steps * PATHS, np.int64)
+    num_steps = -(-levels.size // num_paths)
+    parities = np.zeros(num_steps * num_paths, np.int64)
     parities[: levels.size] = levels & 1
-    parities = parities.reshape(num_steps, PATHS)
-    states = np.zeros((num_steps + 1, PATHS), np.int64)
+    parities = parities.reshape(num_steps, num_paths)
+    states = np.zeros((num_steps + 1, num_paths), np.int64)
     for step in range(num_steps):
         states[step + 1] = next_state(states[step], parities[step])
     return (states[:-1] >= 4).ravel()[: levels.size]
@@ -73,14 +78,14 @@ def reconstruct(levels: NDArray[np.int32], step: float, corrections: Corrections
     Law: exact on every machine: float32, each operation rounded to nearest even, in this order (docs/payload/ecsq.md).
     """
     # WIRE
-    values = levels.astype(np.float32) + _shifts_of(corrections)[np.clip(levels, -2, 2) + 2]
+    values = levels.astype(np.float32) + shifts_of(corrections)[np.clip(levels, -2, 2) + 2]
     values = np.where(mirrored(levels), -values, values)
     with np.errstate(over="ignore", under="ignore"):  # what is not finite is the caller's to refuse
         return values * np.float32(step)
 
 
-def _shifts_of(corrections: Corrections) -> NDArray[np.float32]:
-    """How far beyond its level a value lies, in steps: of the levels -2 (and less), -1, 0, 1, 2 (and more)."""
+def shifts_of(corrections: Corrections) -> NDArray[np.float32]:
+    """Return how far beyond its level a value lies, (5,), in steps: of the levels -2 (and less) … 2 (and more)."""
     zero, minus_one, one, others = (np.float32(correction) / np.float32(256) for correction in corrections)
     return np.array([-others, -minus_one, zero, one, others], np.float32) + _QUARTER
 
@@ -96,22 +101,31 @@ def _choices(
     return near, np.where(near == 0, near, inner)
 
 
-def _search(
+def search(
     quotients: NDArray[np.float32],
+    tables: NDArray[np.int64],
     shifts: NDArray[np.float32],
     prices: NDArray[np.float32],
-    tables: NDArray[np.int64],
-) -> NDArray[np.int32]:
-    """The levels (N,) of least squared distance plus price, quotients' prices being in the rows `tables` (N,)."""
-    count = quotients.size
-    num_steps = -(-count // PATHS)
-    costs = np.zeros((4, num_steps * PATHS), np.float32)
-    inner_is_best = np.zeros((4, num_steps * PATHS), np.bool_)
+    states: NDArray[np.int64],
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Find the levels (N,) of least squared distance plus price; returns them and the states that paths end in, (P,).
+
+    Args:
+        quotients: (N,), of weights by their steps.
+        tables: (N,), which row of shifts and prices each has.
+        shifts: (K, 5), how far beyond the levels -2 (and less) … 2 (and more) values lie, in steps.
+        prices: (K, 2 * MOST_PRICED + 1), of the levels from -MOST_PRICED on, in squared steps.
+        states: (P,), that paths start in; element i belongs to path i mod P.
+    """
+    count, num_paths = quotients.size, states.size
+    num_steps = -(-count // num_paths)
+    costs = np.zeros((4, num_steps * num_paths), np.float32)
+    inner_is_best = np.zeros((4, num_steps * num_paths), np.bool_)
     for branch in range(4):
         mirror = branch >= 2
         values = -quotients if mirror else quotients
         near, inner = (
-            (values - (levels + shifts[np.clip(levels, -2, 2).astype(np.int64) + 2]), levels)
+            (values - (levels + shifts[tables, np.clip(levels, -2, 2).astype(np.int64) + 2]), levels)
             for levels in _choices(quotients, mirror, branch % 2)
         )
         cost, other = (
@@ -121,12 +135,13 @@ def _search(
         )
         inner_is_best[branch, :count] = other < cost
         costs[branch, :count] = np.where(other < cost, other, cost)
-    branch_costs = costs.reshape(4, num_steps, PATHS)
-    total = np.full((8, PATHS), _FAR)
-    total[0] = 0
-    late_is_best = np.zeros((num_steps, 8, PATHS), np.bool_)
+    branch_costs = costs.reshape(4, num_steps, num_paths)
+    lane = np.arange(num_paths)
+    total = np.full((8, num_paths), _FAR)
+    total[states, lane] = 0
+    late_is_best = np.zeros((num_steps, 8, num_paths), np.bool_)
     for step in range(num_steps):
-        lanes = slice(0, min(PATHS, count - step * PATHS))
+        lanes = slice(0, min(num_paths, count - step * num_paths))
         early = total[_EARLY, lanes] + branch_costs[_EARLY_BRANCH, step, lanes]
         late = total[_EARLY | 2, lanes] + branch_costs[_EARLY_BRANCH ^ 1, step, lanes]
         late_is_best[step, :, lanes] = late < early
@@ -134,20 +149,20 @@ def _search(
         total[:, lanes] = best - best.min(axis=0)
     # Back from where each path costs least.
     state = total.argmin(axis=0)
-    lane = np.arange(PATHS)
+    ends = state.copy()
     levels = np.empty(count, np.int32)
     for step in range(num_steps - 1, -1, -1):
-        present = lane[: count - step * PATHS]
+        present = lane[: count - step * num_paths]
         here = state[present]
         late = late_is_best[step, here, present].astype(np.int64)
         branch = _EARLY_BRANCH[here] ^ late
         state[present] = _EARLY[here] | late << 1
-        at = step * PATHS + present
+        at = step * num_paths + present
         for each in range(4):
             of_branch = at[branch == each]
             near, inner = _choices(quotients[of_branch], each >= 2, each % 2)
             levels[of_branch] = np.where(inner_is_best[each, of_branch], inner, near).astype(np.int32)
-    return levels
+    return levels, ends
 
 
 @dataclass(frozen=True)
@@ -171,7 +186,7 @@ class Trellis:
         shape = self.num_rows, self.weights.bits.size // max(1, self.num_rows)
         if kernels := core():
             levels = np.empty(shape, np.int32)
-            shifts = _shifts_of(corrections).tolist()
+            shifts = shifts_of(corrections).tolist()
             reached = kernels.trellis_levels(*self._operands, shifts, prices, classes, levels)
             return levels if reached else None
         values = self.weights.values()
@@ -179,7 +194,8 @@ class Trellis:
             return None
         tables = np.zeros(values.size, np.int64) if classes is None else np.repeat(classes, shape[1])
         quotients = (values / self.step).astype(np.float32)
-        return _search(quotients, _shifts_of(corrections), prices, tables).reshape(shape)
+        shifts = np.tile(shifts_of(corrections), (len(prices), 1))
+        return search(quotients, tables, shifts, prices, np.zeros(PATHS, np.int64))[0].reshape(shape)
 
     def corrections(self, levels: NDArray[np.int32]) -> Corrections:
         """Return the mean distance of the weights from their levels' values (R, n), outwards, each -128 … 127."""
@@ -202,7 +218,7 @@ class Trellis:
     def distortion(self, levels: NDArray[np.int32], corrections: Corrections) -> Distortion:
         """Compare the weights with what their levels (R, n) decode to."""
         if kernels := core():
-            shifts = _shifts_of(corrections).tolist()
+            shifts = shifts_of(corrections).tolist()
             return Distortion(*kernels.trellis_distortion(*self._operands, shifts, levels))
         return distortion_of(self.weights, reconstruct(levels.ravel(), self.step, corrections))
 
@@ -214,6 +230,6 @@ class Trellis:
 def write_trellis_values(weights: Weights, levels: NDArray[np.int32], step: float, corrections: Corrections) -> bool:
     """Write the values of levels (N,) to weights, which may be the same memory; False if one is not finite."""
     if kernels := core():
-        return kernels.trellis_values(levels, step, _shifts_of(corrections).tolist(), weights.code, weights.bits)
+        return kernels.trellis_values(levels, step, shifts_of(corrections).tolist(), weights.code, weights.bits)
     weights.bits[:] = rounded_bits(reconstruct(levels, step, corrections), weights.dtype)
     return bool(np.isfinite(weights.values()).all())

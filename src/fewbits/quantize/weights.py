@@ -170,8 +170,12 @@ class Scaled:
 
 def distortion_of(weights: Weights, reconstructions: NDArray[np.float32]) -> Distortion:
     """Compare weights with their reconstructions (N,), rounded to their dtype."""
-    values = weights.values()
-    decoded = Weights(rounded_bits(reconstructions, weights.dtype), weights.dtype).values()
+    return distortion_of_bits(weights, Weights(rounded_bits(reconstructions, weights.dtype), weights.dtype))
+
+
+def distortion_of_bits(weights: Weights, reconstructed: Weights) -> Distortion:
+    """Compare weights with others of their dtype."""
+    values, decoded = weights.values(), reconstructed.values()
     energy = ordered_sum(values * values)
     if not np.isfinite(decoded).all():
         return Distortion(False, np.inf, energy)

@@ -1,0 +1,111 @@
+// fewbits._core: matrices coded by columns. Python allocates what is filled; shapes are checked here, once.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "core/columns.h"
+#include "core/errors.h"
+
+namespace nb = nanobind;
+
+namespace fewbits {
+
+namespace {
+
+template <class T>
+using In = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
+template <class T>
+using Out = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
+
+void require(bool condition, const char* message) {
+    if (!condition) throw InvalidArgument(message);
+}
+
+template <class Array>
+void require_size(const Array& array, size_t size) {
+    using Scalar = typename Array::Scalar;
+    require(array.size() == size, "two arrays differ in size.");
+    require(reinterpret_cast<uintptr_t>(array.data()) % alignof(Scalar) == 0, "an array is not aligned.");
+}
+
+static_assert(sizeof(TrellisShifts) == 5 * sizeof(float));
+
+// Models, and the shifts (K, 5) of their values.
+ElementModels models_of(const In<int32_t>& row_codes, const In<float>& shifts, size_t num_paths) {
+    require(shifts.ndim() == 2 && shifts.shape(0) >= 1 && shifts.shape(1) == 5, "shifts are missing.");
+    require_size(shifts, shifts.size());
+    require_size(row_codes, row_codes.size());
+    require(num_paths <= kMostPaths && (num_paths & (num_paths - 1)) == 0, "paths are 0, 1, 2, 4, 8, 16 or 32.");
+    return {row_codes.data(), row_codes.size(), shifts.shape(0)};
+}
+
+const TrellisShifts* shifts_of(const In<float>& shifts) { return reinterpret_cast<const TrellisShifts*>(shifts.data()); }
+
+bool bound_code_columns(const Out<float>& columns, const In<float>& feedback, const In<float>& steps,
+                        const In<int32_t>& row_codes, const In<float>& row_units, const In<double>& scales,
+                        const In<float>& shifts, const In<float>& prices, const Out<uint32_t>& states,
+                        const Out<int32_t>& codes, const Out<int32_t>& levels, const Out<double>& totals,
+                        const Out<int64_t>& counts) {
+    const ElementModels models = models_of(row_codes, shifts, states.size());
+    const size_t count = steps.size();
+    require(models.num_rows > 0 && count > 0, "a matrix is empty.");
+    require_size(columns, count * models.num_rows);
+    require_size(feedback, count * count);
+    require_size(steps, count);
+    require_size(row_units, models.num_rows);
+    require_size(scales, scales.size());
+    require_size(prices, models.num_models * kPrices);
+    require_size(states, states.size());
+    require_size(codes, count);
+    require_size(levels, count * models.num_rows);
+    require_size(totals, 4 * models.num_models);
+    require_size(counts, 4 * models.num_models);
+    TrellisStates carried{};
+    for (size_t path = 0; path < states.size(); ++path) carried[path] = states.data()[path] & 7;
+    nb::gil_scoped_release release;
+    const ColumnSearch search{models,           states.size(),  shifts_of(shifts), prices.data(),
+                              row_units.data(), scales.data(), scales.size()};
+    const bool reached = code_columns(search, count, columns.data(), feedback.data(), steps.data(), carried,
+                                      codes.data(), levels.data(), {totals.data(), counts.data()});
+    std::copy_n(carried.begin(), states.size(), states.data());
+    return reached;
+}
+
+bool bound_column_values(const In<int32_t>& levels, const In<int64_t>& starts, const In<int32_t>& codes,
+                         const In<int32_t>& row_codes, const In<float>& steps, const In<float>& row_scales,
+                         const In<float>& shifts, size_t num_paths, int type,
+                         const nb::ndarray<nb::c_contig, nb::device::cpu>& bits) {
+    const ElementModels models = models_of(row_codes, shifts, num_paths);
+    require(type >= 0 && type <= 3, "a float type is not one that is coded lossily.");
+    require(bits.itemsize() == width_of(static_cast<FloatType>(type)), "an array of words does not have its type's width.");
+    require_size(levels, levels.size());
+    require_size(codes, codes.size());
+    require_size(steps, codes.size());
+    require_size(row_scales, models.num_rows);
+    require(bits.size() == levels.size() && bits.size() == models.num_rows * codes.size(), "two arrays differ in size.");
+    require_size(starts, models.num_models + 1);
+    std::vector<size_t> first(starts.data(), starts.data() + starts.size());
+    require(first.front() == 0 && first.back() == levels.size() && std::is_sorted(first.begin(), first.end()),
+            "levels do not begin and end as they should.");
+    nb::gil_scoped_release release;
+    const ColumnLevels coded{models,       num_paths,         levels.data(), first.data(),     codes.data(),
+                             codes.size(), shifts_of(shifts), steps.data(),  row_scales.data()};
+    return column_values(coded, static_cast<FloatType>(type), static_cast<unsigned char*>(bits.data()));
+}
+
+}  // namespace
+
+void bind_columns(nb::module_& module) {
+    using nb::arg;
+    module.def("code_columns", &bound_code_columns, arg("columns").noconvert(), arg("feedback"), arg("steps"),
+               arg("row_codes"), arg("row_units"), arg("scales"), arg("shifts"), arg("prices"),
+               arg("states").noconvert(), arg("codes").noconvert(), arg("levels").noconvert(),
+               arg("totals").noconvert(), arg("counts").noconvert());
+    module.def("column_values", &bound_column_values, arg("levels"), arg("starts"), arg("codes"), arg("row_codes"),
+               arg("steps"), arg("row_scales"), arg("shifts"), arg("num_paths"), arg("type"),
+               arg("bits").noconvert());
+}
+
+}  // namespace fewbits

@@ -1,0 +1,72 @@
+// Matrices coded a column at a time, each with a step and a scale of its own, errors fed back (docs/payload/sic.md).
+//
+// The NumPy code of fewbits.quantize.columns is the specification. Matrices lie here column after column; all columns
+// share the paths of one trellis, element r of a column being on path r mod their number.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "float_type.h"
+#include "trellis_search.h"
+
+namespace fewbits {
+
+// Which model each element has: its column's code plus its row's, within 0 ... num_models - 1.
+struct ElementModels {
+    const int32_t* row_codes;
+    size_t num_rows;
+    size_t num_models;
+
+    uint32_t of(int32_t column_code, size_t row) const {
+        const int64_t last = static_cast<int64_t>(num_models) - 1;
+        const int64_t code = static_cast<int64_t>(column_code) + row_codes[row];
+        return static_cast<uint32_t>(code < 0 ? 0 : code > last ? last : code);
+    }
+};
+
+// How columns are quantised.
+struct ColumnSearch {
+    ElementModels models;
+    size_t num_paths;  // 0: no trellis
+    const TrellisShifts* shifts;  // by model
+    const float* prices;          // kPrices for each model
+    const float* row_units;       // what a row's magnitudes are multiplied by before they are averaged
+    const double* scales;         // ascending: of a mean magnitude above k of them, in steps, the column's code is k
+    size_t num_scales;
+};
+
+// Sums and numbers of how far quotients lie beyond their levels, outwards, by model and kind: levels 0, -1, 1, others.
+struct ColumnSums {
+    double* totals;   // 4 for each model
+    int64_t* counts;  // 4 for each model
+};
+
+// Quantises columns one after the other; what a column's error adds to those after it is taken off them first.
+//
+// `columns` (count, num_rows) become their reconstructions; feedback (count, count): the share of column i in column j
+// at [i, j]; steps (count). Fills codes (count) and levels (count, num_rows). `states` of all paths are carried on.
+// False if a quotient is 2^20 or more from 0.
+bool code_columns(const ColumnSearch& search, size_t count, float* columns, const float* feedback, const float* steps,
+                  TrellisStates& states, int32_t* codes, int32_t* levels, const ColumnSums& sums);
+
+// How columns are decoded. Levels lie model after model, within one column after column.
+struct ColumnLevels {
+    ElementModels models;
+    size_t num_paths;  // 0: no trellis
+    const int32_t* levels;
+    const size_t* starts;  // of each model's levels; num_models + 1
+    const int32_t* codes;  // of columns
+    size_t num_columns;
+    const TrellisShifts* shifts;  // by model
+    const float* steps;           // by column
+    const float* row_scales;
+};
+
+// Writes the values (num_rows, num_columns) as words of a type; false if one is not finite.
+//
+// Throws Corrupt if the models do not have as many levels as `starts` says.
+bool column_values(const ColumnLevels& coded, FloatType type, unsigned char* out);
+
+}  // namespace fewbits

@@ -1,0 +1,227 @@
+"""Matrices quantised a column at a time: a step and a scale for each, errors fed back, a trellis down each column.
+
+What the error of a column does at a layer's outputs, the columns after it can partly undo, as long as they are not
+coded: a share of it is taken off them. Each column has a step of its own, and a code of its scale; each row a scale and
+a code too. The two codes together name the model of an element, so that what is small is coded as small.
+
+Matrices (R, n) lie here column after column, (n, R). Element r of a column belongs to path r mod P of a trellis
+(`fewbits.quantize.trellis`), whose paths lead from column to column. What is written out here in NumPy is the
+specification (docs/payload/sic.md); the compiled core does the same, in the same float32 operations.
+
+Source: error feedback by a Cholesky factor: Frantar et al. 2023 (GPTQ); steps by column: WaterSIC (2026). The trellis
+inside the feedback is ours: the elements of a column do not see each other's errors, so it may run down a column.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewbits.native import core
+from fewbits.quantize.rounding import ordered_sum
+from fewbits.quantize.trellis import MOST_PRICED, next_state, search
+from fewbits.quantize.weights import Weights, rounded_bits
+
+MOST_PATHS = 32  # WIRE
+_REACH = np.float32(1 << 20)  # steps: a float32 still tells quarters of one apart
+_QUARTER = np.float32(0.25)
+_MOST_PAIRS = 1 << 18  # of codes of columns and rows that are added up at once
+
+
+@dataclass(frozen=True)
+class ElementModels:
+    """Which model each element has: its column's code plus its row's, within 0 … num_models - 1.
+
+    row_codes: (R,) int32.
+    """
+
+    row_codes: NDArray[np.int32]
+    num_models: int
+
+    def of(self, codes: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Return the models of all elements, column after column, (n, R), from the codes of columns (n,)."""
+        sums = codes[:, None].astype(np.int64) + self.row_codes.astype(np.int64)
+        return np.clip(sums, 0, self.num_models - 1)  # WIRE
+
+
+@dataclass(frozen=True)
+class ColumnCoder:
+    """Quantises the columns of a matrix, block after block.
+
+    row_units: (R,) float32, what a row's magnitudes are multiplied by before a column's are averaged.
+    scales: ascending, (S,) float64: of a mean magnitude above k of them, in steps, a column's code is k.
+    shifts: (K, 5) float32, how far beyond the levels -2 (and less) … 2 (and more) values lie, in steps, by model.
+    prices: (K, 2 * MOST_PRICED + 1) float32, of levels from -MOST_PRICED on, in squared steps, by model.
+    states: (P,) uint32, of all paths, carried on from block to block; without a trellis none.
+    totals, counts: (K, 4), sums and numbers of how far quotients lie beyond the levels 0, -1, 1 and all others,
+    outwards, by model; added to.
+    """
+
+    models: ElementModels
+    row_units: NDArray[np.float32]
+    scales: NDArray[np.float64]
+    shifts: NDArray[np.float32]
+    prices: NDArray[np.float32]
+    states: NDArray[np.uint32]
+    totals: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+    def code(
+        self, columns: NDArray[np.float32], feedback: NDArray[np.float32], steps: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32]] | None:
+        """Quantise columns one after the other; None if a quotient is out of reach.
+
+        Args:
+            columns: (n, R); they become their reconstructions.
+            feedback: (n, n), the share of column i's reconstruction that is taken off column j at [i, j], j after i.
+            steps: (n,).
+
+        Returns:
+            Codes of the columns (n,), and levels (n, R).
+        """
+        codes, levels = np.empty(len(columns), np.int32), np.empty(columns.shape, np.int32)
+        if kernels := core():
+            reached = kernels.code_columns(
+                columns,
+                feedback,
+                steps,
+                self.models.row_codes,
+                self.row_units,
+                self.scales,
+                self.shifts,
+                self.prices,
+                self.states,
+                codes,
+                levels,
+                self.totals,
+                self.counts,
+            )
+            return (codes, levels) if reached else None
+        for i, column in enumerate(columns):
+            with np.errstate(over="ignore"):  # what is not finite is out of reach
+                quotients = column / steps[i]
+            if not (np.abs(quotients) < _REACH).all():
+                return None
+            mean = ordered_sum((np.abs(quotients) * self.row_units).astype(np.float64)) / column.size
+            codes[i] = np.searchsorted(self.scales, mean)
+            points = self._search(quotients, self.models.of(codes[i : i + 1])[0], levels[i])
+            column[:] = points * steps[i]
+            with np.errstate(over="ignore", invalid="ignore"):
+                columns[i + 1 :] -= feedback[i, i + 1 :, None] * column
+        return codes, levels
+
+    def _search(
+        self, quotients: NDArray[np.float32], models: NDArray[np.int64], levels: NDArray[np.int32]
+    ) -> NDArray[np.float32]:
+        """Fill a column's levels (R,), and return the points (R,) that they stand for."""
+        if self.states.size:
+            levels[:], ends = search(quotients, models, self.shifts, self.prices, self.states.astype(np.int64))
+        else:
+            levels[:], ends = self._rounded(quotients, models), self.states
+        mirrors = _mirrors(levels[None], self.states)[0]
+        points = levels.astype(np.float32) + self.shifts[models, np.clip(levels, -2, 2) + 2]
+        points = np.where(mirrors, -points, points)
+        middles = levels.astype(np.float32) + (_QUARTER if self.states.size else np.float32(0))
+        middles = np.where(mirrors, -middles, middles)
+        beyond = quotients.astype(np.float64) - middles.astype(np.float64)
+        kinds = np.select([levels == 0, levels == -1, levels == 1], [0, 1, 2], 3)
+        np.add.at(self.totals, (models, kinds), np.where(middles < 0, -beyond, beyond))
+        np.add.at(self.counts, (models, kinds), 1)
+        self.states[:] = ends
+        return points
+
+    def _rounded(self, quotients: NDArray[np.float32], models: NDArray[np.int64]) -> NDArray[np.int32]:
+        """The nearest levels (R,), or the next ones towards 0 where they cost less."""
+        near = np.rint(quotients).astype(np.int32)
+        inner = near - np.sign(near)
+
+        def cost(levels: NDArray[np.int32]) -> NDArray[np.float32]:
+            distances = quotients - (levels.astype(np.float32) + self.shifts[models, np.clip(levels, -2, 2) + 2])
+            places = np.clip(levels, -MOST_PRICED, MOST_PRICED) + MOST_PRICED
+            return np.square(distances) + self.prices[models, places]
+
+        return np.where(cost(inner) < cost(near), inner, near)
+
+
+def _mirrors(levels: NDArray[np.int32], states: NDArray[np.uint32]) -> NDArray[np.bool_]:
+    """Tell which values of levels (n, R) are mirrored, from the states that paths start in (P,), which are kept."""
+    num_paths = states.size
+    state = states.astype(np.int64)
+    mirrors = np.zeros(levels.shape, np.bool_)
+    if not num_paths:
+        return mirrors
+    for column, flags in zip(levels, mirrors, strict=True):
+        for start in range(0, column.size, num_paths):
+            parities = (column[start : start + num_paths] & 1).astype(np.int64)
+            here = state[: parities.size]
+            flags[start : start + num_paths] = here >= 4
+            state[: parities.size] = next_state(here, parities)
+    return mirrors
+
+
+@dataclass(frozen=True)
+class ColumnValues:
+    """What levels stand for: all that a decoder needs to know beside them.
+
+    codes: (n,) int32, of columns; steps: (n,) float32; row_scales: (R,) float32; shifts: (K, 5) float32.
+    """
+
+    models: ElementModels
+    codes: NDArray[np.int32]
+    steps: NDArray[np.float32]
+    row_scales: NDArray[np.float32]
+    shifts: NDArray[np.float32]
+    num_paths: int
+
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """How many elements have each model, (K,)."""
+        columns, num_columns = np.unique(self.codes, return_counts=True)
+        rows, num_rows = np.unique(self.models.row_codes, return_counts=True)
+        models, counts = ElementModels(rows, self.models.num_models), np.zeros(self.models.num_models, np.int64)
+        step = -(-_MOST_PAIRS // rows.size)  # that all codes differ takes little to say, and should take little memory
+        for start in range(0, columns.size, step):
+            some = slice(start, start + step)
+            np.add.at(counts, models.of(columns[some]), num_columns[some, None] * num_rows)
+        return counts
+
+    def write(self, weights: Weights, levels: NDArray[np.int32]) -> bool:
+        """Write the values (R, n) of levels, which lie model after model, within one column after column.
+
+        Law: exact on every machine: float32, each operation rounded to nearest even, in this order.
+
+        Returns:
+            Whether all are finite, rounded to the weights' dtype.
+        """
+        starts = np.concatenate([[0], np.cumsum(self.counts)])
+        if kernels := core():
+            return kernels.column_values(
+                levels,
+                starts,
+                self.codes,
+                self.models.row_codes,
+                self.steps,
+                self.row_scales,
+                self.shifts,
+                self.num_paths,
+                weights.code,
+                weights.bits,
+            )
+        models = self.models.of(self.codes)
+        by_column = np.empty(models.size, np.int32)
+        by_column[np.argsort(models, axis=None, kind="stable")] = levels
+        by_column = by_column.reshape(models.shape)
+        # WIRE
+        points = by_column.astype(np.float32) + self.shifts[models, np.clip(by_column, -2, 2) + 2]
+        points = np.where(_mirrors(by_column, np.zeros(self.num_paths, np.uint32)), -points, points)
+        with np.errstate(over="ignore", under="ignore"):  # what is not finite is the caller's to refuse
+            values = points * self.steps[:, None] * self.row_scales
+        weights.bits[:] = rounded_bits(np.ascontiguousarray(values.T).ravel(), weights.dtype)
+        return bool(np.isfinite(weights.values()).all())
+
+
+def levels_by_model(models: NDArray[np.int64], levels: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return levels (n, R), of elements with these models (n, R), as they are stored: model after model, (n R,)."""
+    narrow = models.astype(np.uint16)  # NumPy sorts words of 16 bits by counting
+    return levels.ravel()[np.argsort(narrow, axis=None, kind="stable")]

@@ -1,0 +1,133 @@
+"""Matrices by columns: the compiled core does what is written out, errors are fed back, levels find their way back."""
+
+import numpy as np
+import pytest
+
+from fewbits.native import core
+from fewbits.quantize.columns import ColumnCoder, ColumnValues, ElementModels, levels_by_model
+from fewbits.quantize.trellis import MOST_PRICED
+from fewbits.quantize.weights import Weights
+
+needs_core = pytest.mark.skipif(core() is None, reason="compares the compiled core with the code that is written out")
+
+
+def _coder(rng: np.random.Generator, num_rows: int, num_paths: int, num_models: int = 5) -> ColumnCoder:
+    prices = rng.random((num_models, 2 * MOST_PRICED + 1), np.float32)
+    shifts = 0.25 + 0.1 * rng.standard_normal((num_models, 5)).astype(np.float32)
+    codes = rng.integers(-1, 3, num_rows).astype(np.int32)
+    return ColumnCoder(
+        ElementModels(codes, num_models),
+        (2.0 ** -codes.astype(np.float64)).astype(np.float32),
+        2.0 ** np.arange(-2, 2),
+        shifts,
+        prices,
+        np.zeros(num_paths, np.uint32),
+        np.zeros((num_models, 4)),
+        np.zeros((num_models, 4), np.int64),
+    )
+
+
+def _problem(rng: np.random.Generator, count: int, num_rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    columns = (3 * rng.standard_normal((count, num_rows))).astype(np.float32)
+    feedback = np.triu(0.5 * rng.standard_normal((count, count)), 1).astype(np.float32)
+    return columns, feedback, (0.5 + rng.random(count)).astype(np.float32)
+
+
+@needs_core
+@pytest.mark.parametrize(
+    ("num_rows", "num_paths", "count"), [(1, 1, 3), (31, 2, 4), (512, 8, 2), (513, 32, 3), (1100, 4, 2), (40, 32, 17)]
+)
+def test_core_codes_as_written_out(monkeypatch, num_rows: int, num_paths: int, count: int) -> None:
+    results = []
+    for isa in ("", "numpy"):
+        monkeypatch.setenv("FEWBITS_ISA", isa)
+        rng = np.random.default_rng(num_rows)
+        coder = _coder(rng, num_rows, num_paths)
+        columns, feedback, steps = _problem(rng, count, num_rows)
+        first = coder.code(columns, feedback, steps)
+        assert first is not None
+        again, feedback, steps = _problem(rng, count, num_rows)  # states are carried on
+        second = coder.code(again, feedback, steps)
+        assert second is not None
+        results.append((*first, *second, columns, again, coder.states, coder.totals, coder.counts))
+    for native, written in zip(*results, strict=True):
+        np.testing.assert_array_equal(native, written)
+
+
+@needs_core
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64"])
+@pytest.mark.parametrize(("num_rows", "num_columns", "num_paths"), [(1, 1, 1), (5, 33, 4), (70, 16, 32), (600, 17, 2)])
+def test_core_decodes_as_written_out(monkeypatch, dtype: str, num_rows: int, num_columns: int, num_paths: int) -> None:
+    rng = np.random.default_rng(num_columns)
+    values = _values(rng, num_rows, num_columns, num_paths)
+    levels = rng.integers(-3, 4, num_rows * num_columns).astype(np.int32)
+    results = []
+    for isa in ("", "numpy"):
+        monkeypatch.setenv("FEWBITS_ISA", isa)
+        weights = Weights(np.zeros(levels.size, {"float32": "u4", "float64": "u8"}.get(dtype, "u2")), dtype)
+        assert values.write(weights, levels)
+        results.append(weights.bits)
+        assert not ColumnValues(
+            values.models, values.codes, np.float32(1e38) * values.steps, values.row_scales, values.shifts, num_paths
+        ).write(weights, levels * 1000)
+    np.testing.assert_array_equal(*results)
+
+
+def _values(rng: np.random.Generator, num_rows: int, num_columns: int, num_paths: int) -> ColumnValues:
+    return ColumnValues(
+        ElementModels(rng.integers(-1, 3, num_rows).astype(np.int32), 6),
+        rng.integers(-1, 6, num_columns).astype(np.int32),
+        (0.5 + rng.random(num_columns)).astype(np.float32),
+        (0.5 + rng.random(num_rows)).astype(np.float32),
+        0.25 + 0.1 * rng.standard_normal((6, 5)).astype(np.float32),
+        num_paths,
+    )
+
+
+@pytest.mark.parametrize("isa", ["", "numpy"])
+def test_levels_decode_to_what_the_coder_left(monkeypatch, isa: str) -> None:
+    monkeypatch.setenv("FEWBITS_ISA", isa)
+    rng = np.random.default_rng(0)
+    coder = _coder(rng, 70, 4)
+    columns, feedback, steps = _problem(rng, 20, 70)
+    coded = coder.code(columns, feedback, steps)
+    assert coded is not None
+    codes, levels = coded
+    values = ColumnValues(coder.models, codes, steps, np.ones(70, np.float32), coder.shifts, 4)
+    models = coder.models.of(codes)
+    np.testing.assert_array_equal(values.counts, np.bincount(models.ravel(), minlength=5))
+    weights = Weights(np.zeros(levels.size, np.uint32), "float32")
+    assert values.write(weights, levels_by_model(models, levels))
+    np.testing.assert_array_equal(weights.bits.view(np.float32).reshape(70, 20).T, columns)
+
+
+@pytest.mark.parametrize("isa", ["", "numpy"])
+def test_feedback_takes_errors_off_the_columns_after(monkeypatch, isa: str) -> None:
+    monkeypatch.setenv("FEWBITS_ISA", isa)
+    rng = np.random.default_rng(1)
+    covariance = np.corrcoef(rng.standard_normal((24, 8)) @ rng.standard_normal((8, 400)) + 0.1)
+    covariance = covariance + 0.05 * np.eye(24)
+    upper = np.linalg.cholesky(covariance[::-1, ::-1])[::-1, ::-1]
+    weights = rng.standard_normal((200, 24))
+    errors = []
+    for factor in (upper, np.diag(np.sqrt(np.diag(covariance)))):
+        coder = _coder(rng, 200, 1)
+        coder.prices[:] = 0
+        coder.shifts[:] = 0.25
+        columns = np.ascontiguousarray((weights @ factor).T.astype(np.float32))
+        shares = (factor / np.diag(factor)[:, None]).astype(np.float32)
+        steps = np.diag(factor).astype(np.float32)  # one step in units of the weights
+        assert coder.code(columns, shares, steps) is not None
+        error = columns.T / steps - weights
+        errors.append(float(np.einsum("ri,ij,rj->", error, covariance, error)))
+    assert errors[0] < 0.5 * errors[1]
+
+
+@pytest.mark.parametrize("isa", ["", "numpy"])
+@pytest.mark.parametrize("far", [2.0**20, np.nan, -np.inf])
+def test_what_is_out_of_reach_is_said(monkeypatch, isa: str, far: float) -> None:
+    monkeypatch.setenv("FEWBITS_ISA", isa)
+    rng = np.random.default_rng(2)
+    columns = np.zeros((3, 40), np.float32)
+    columns[1, 7] = far
+    assert _coder(rng, 40, 2).code(columns, np.zeros((3, 3), np.float32), np.ones(3, np.float32)) is None
