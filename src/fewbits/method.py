@@ -9,12 +9,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewbits.chunk import Chunk, TensorSpec
 from fewbits.errors import InvalidArgument
 from fewbits.quantize.factors import Factors
+
+
+class Curvature(NamedTuple):
+    """What an error E (R, n) of a weight costs: sum over rows r of outputs[r] * E_r inputs E_rᵀ.
+
+    In relative squared error of the module's outputs. Source: Kronecker factors, Martens & Grosse 2015 (K-FAC,
+    arXiv:1503.05671), of which the second is a diagonal here.
+
+    inputs: (n, n) float64, symmetric and positive definite; n the elements of a row.
+    outputs: (R,) float64, positive, of sum 1.
+    """
+
+    inputs: NDArray[np.float64]
+    outputs: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -23,8 +39,8 @@ class Source:
 
     Tensors are the caller's: never modified. `statistics` may hold, by tensor name, a sensitivity
     (float): the increase of the loss per unit of relative squared error of that tensor; the same of its rows, an
-    array (R,) float64: per unit of a row's squared error relative to the whole tensor's energy; or the covariance of
-    its layer's inputs, an array (n, n) float64, n the elements of a row.
+    array (R,) float64: per unit of a row's squared error relative to the whole tensor's energy; the covariance of its
+    layer's inputs, an array (n, n) float64, n the elements of a row; or a Curvature.
     """
 
     tensors: Mapping[str, Tensor]
@@ -85,6 +101,7 @@ class Method(ABC):
     config_type: ClassVar[type[MethodConfig]]
     takes_covariances: ClassVar[bool] = False  # whether a statistic may be the covariance of a layer's inputs
     takes_row_sensitivities: ClassVar[bool] = False  # whether it may be of each row; others are given their mean
+    takes_curvatures: ClassVar[bool] = False  # whether it may be a Curvature
     config: MethodConfig
 
     @abstractmethod

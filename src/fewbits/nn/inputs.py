@@ -35,10 +35,11 @@ def evaluating(module: nn.Module) -> Generator[None]:
             part.training = mode
 
 
-def synthetic_inputs(module: nn.Module, seed: int = 0) -> list[Tensor]:
+def synthetic_inputs(module: nn.Module, seed: int = 0, rounds: int = 1) -> list[Tensor]:
     """Return random batches that a module takes: token ids, images or vectors, as its first layer reads them.
 
-    Ids are uniform, sentences of 8 to 24; images are smooth noise of variance 1; vectors are Gaussian.
+    Ids are uniform, sentences of 8 to 24; images are smooth noise of variance 1; vectors are Gaussian. A round is of 64
+    sentences, 16 images or 64 vectors.
 
     Raises:
         InvalidArgument: its first layer is of no such kind, or the module does not take them.
@@ -48,12 +49,12 @@ def synthetic_inputs(module: nn.Module, seed: int = 0) -> list[Tensor]:
     candidates: list[list[Tensor]] = []
     match first:
         case nn.Embedding():
-            shapes = [(_SENTENCES, length) for length in _LENGTHS]
+            shapes = [(_SENTENCES, length) for length in _LENGTHS] * rounds
             candidates = [[torch.randint(first.num_embeddings, shape, generator=generator) for shape in shapes]]
         case nn.Conv2d():
-            candidates = [[_images(first.in_channels, side, generator)] for side in _SIDES]
+            candidates = [[_images(first.in_channels, side, generator) for _ in range(rounds)] for side in _SIDES]
         case nn.Linear():
-            candidates = [[torch.randn(_VECTORS, first.in_features, generator=generator)]]
+            candidates = [[torch.randn(_VECTORS, first.in_features, generator=generator) for _ in range(rounds)]]
         case _:
             pass
     for batches in candidates:

@@ -5,7 +5,6 @@ linearity theorem's use by Malinovskii et al. 2024 (HIGGS, arXiv:2411.17525), wh
 """
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,12 +13,14 @@ from torch import Tensor, nn
 
 from fewbits.errors import InvalidArgument
 from fewbits.nn.inputs import called, evaluating, synthetic_inputs
+from fewbits.nn.outputs import floating
+from fewbits.nn.words import use_of_words, word_tables
 from fewbits.quantize.rounding import sensitivity_by_size
 from fewbits.tensors import lossy_weights, spec_of
 
 NOISE = 0.15  # relative error that is tried: small enough to be felt in proportion, large enough to be felt
 _LEAST_SHARE = 0.5  # of what a tensor's size says: docs/decisions/0015
-_FEWEST_WORDS, _ZIPF = 1000, 0.7  # of a vocabulary; Zipf's exponent is 1, but not every vocabulary is sorted
+_ZIPF = 0.7  # of the use of words; the law's is 1, but not every vocabulary is sorted
 _UNFELT = 1e-9  # of the greatest: below is rounding
 Progress = Callable[[str, int, int], None]
 Outputs = list[list[Tensor]]  # by batch
@@ -83,24 +84,10 @@ def sensitivities(
             if progress is not None:
                 progress("sensitivities", done, len(tensors))
     beside = _beside_sizes(found, {name: tensor.numel() for name, tensor, _ in tensors})
-    words = _word_tables(module)
-    return {name: value * _use_of_words(words[name]) if name in words else value for name, value in beside.items()}
-
-
-def _word_tables(module: nn.Module) -> dict[str, int]:
-    """Names and rows of the tables that are read by a word's number and by nothing else."""
-    users = Counter(id(weight) for _, weight in module.named_parameters(remove_duplicate=False))
+    words = word_tables(module)
     return {
-        f"{name}.weight" if name else "weight": part.num_embeddings
-        for name, part in module.named_modules()
-        if isinstance(part, nn.Embedding) and part.num_embeddings >= _FEWEST_WORDS and users[id(part.weight)] == 1
+        name: value * use_of_words(words[name], _ZIPF) if name in words else value for name, value in beside.items()
     }
-
-
-def _use_of_words(count: int) -> Tensor:
-    """How often each of the words of a vocabulary is used, (count,) float64 of mean 1."""
-    use = torch.arange(1, count + 1, dtype=torch.float64) ** -_ZIPF
-    return use / use.mean()
 
 
 def _tried(module: nn.Module) -> Iterator[tuple[str, Tensor, float]]:
@@ -119,22 +106,9 @@ def _tried(module: nn.Module) -> Iterator[tuple[str, Tensor, float]]:
 
 def _outputs(module: nn.Module, batches: Sequence[Any], measure: Callable[[Any], Tensor] | None) -> Outputs:
     return [
-        list(_floating(measure(output) if measure is not None else output))
+        [each.detach().double() for each in floating(measure(output) if measure is not None else output)]
         for output in (called(module, batch) for batch in batches)
     ]
-
-
-def _floating(output: Any) -> Iterator[Tensor]:
-    """The floating point tensors of an output, however they are nested."""
-    if isinstance(output, Tensor):
-        if output.is_floating_point() and output.numel():
-            yield output.detach().double()
-    elif isinstance(output, Mapping):
-        for value in output.values():
-            yield from _floating(value)
-    elif isinstance(output, list | tuple):
-        for value in output:
-            yield from _floating(value)
 
 
 def _loss(clean: Outputs, noisy: Outputs) -> float:

@@ -1,0 +1,163 @@
+"""Sums over samples by which curvatures are told: of what layers read, and of gradients at what they make."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
+
+from fewbits.method import Curvature
+from fewbits.nn.unfolding import unfolded
+
+_DAMPING = 0.01  # of the mean of a diagonal: samples say little of directions that hardly any of them has
+_LEAST_ROW = 0.02  # of the mean of rows
+_PRIOR = 3 / 10_000  # uses a sample of each row of a table, beside those that were seen
+_SHRINKAGE = 5  # uses with the mean gradient of a table, beside those of a row
+_MOST = 2**24  # elements that are held at once for a layer: 64 MB
+
+
+class Call(NamedTuple):
+    """Of a layer in a batch: what it read, and where the gradient of what it made arrives."""
+
+    layer: Any
+    read: Tensor
+    edge: GradientEdge
+
+
+class Product:
+    """Sums over samples of a weight (R, n) by which X (T, n) is multiplied, with gradients G (T, R): W' = Gᵀ X.
+
+    read: (n, n), of Xᵀ X; inputs: (n, n), of W'ᵀ W'; outputs: (R,), of the diagonal of W' W'ᵀ.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        rows, width = like.shape
+        self.read, self.inputs = like.new_zeros(width, width), like.new_zeros(width, width)
+        self.outputs = like.new_zeros(rows)
+
+    def add(self, call: Call, gradient: Tensor, scale: float, samples: int, whole: Tensor | None) -> None:
+        """Add a call, its gradient still to be scaled, in a batch of so many samples; to `whole` (R, n), all of W'."""
+        layer, read = call.layer, call.read
+        if gradient.ndim < (2 if isinstance(layer, nn.Linear) else layer.weight.ndim):
+            read, gradient = read.unsqueeze(0), gradient.unsqueeze(0)
+        rows, width = len(self.outputs), len(self.read)
+        places = gradient.numel() // (len(gradient) * rows)
+        by_weight = places * rows * width + rows * width**2 < 2 * places**2 * (rows + width) + places * width**2
+        held = places * (3 * width + 2 * rows) + (rows * width if by_weight else 2 * places**2)
+        step = max(1, _MOST // held)
+        for some, felt in zip(read.split(step), gradient.split(step), strict=True):
+            x, g = _matrices(layer, full(some), full(felt) * scale)
+            inputs, outputs = (sums_by_weight if by_weight else sums_by_places)(x, g)
+            self.inputs += inputs
+            self.outputs += outputs
+            x = x.flatten(0, 1)
+            self.read.addmm_(x.T, x)
+            if whole is not None:
+                whole.addmm_(g.flatten(0, 1).T, x)
+
+    def factors(self, samples: int) -> Curvature:
+        """Return the curvature, of so many samples."""
+        read, inputs, outputs = (array_of(each) / samples for each in (self.read, self.inputs, self.outputs))
+        # PAPER: K-FAC has Xᵀ X alone. W'ᵀ W' knows which of it is felt, but not what else will be: half of each.
+        mean = inputs / 2 + read * (np.trace(inputs) / np.trace(read) / 2)
+        floored = np.maximum(outputs, _LEAST_ROW * outputs.mean())
+        return Curvature(_damped(mean), floored / floored.sum())
+
+
+class Table:
+    """Sums over samples of a table (R, n) whose rows are read by their number, with a gradient g (n,) of each use.
+
+    inputs: (n, n), of g gᵀ; felt: (R,), of |g|² of a row's uses; counts: (R,), of its uses.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        rows, width = like.shape
+        self.inputs, self.felt, self.counts = like.new_zeros(width, width), like.new_zeros(rows), like.new_zeros(rows)
+
+    def add(self, call: Call, gradient: Tensor, scale: float, samples: int, whole: Tensor | None) -> None:
+        """Add a call, its gradient still to be scaled, in a batch of so many samples; to `whole` (R, n), all of g."""
+        uses = samples if len(gradient) == 1 else 1  # all samples share it, as they do positions
+        ids, g = call.read.flatten(), full(gradient).reshape(-1, len(self.inputs)) * scale
+        if call.layer.padding_idx is not None:
+            kept = ids != call.layer.padding_idx
+            ids, g = ids[kept], g[kept]
+        self.inputs.addmm_(g.T, g)
+        self.felt.index_add_(0, ids, g.square().sum(1))
+        self.counts.index_add_(0, ids, self.counts.new_full(ids.shape, uses))
+        if whole is not None:
+            whole.index_add_(0, ids, g)
+
+    def factors(self, samples: int) -> Curvature:
+        """Return the curvature, of so many samples."""
+        inputs, felt, counts = (array_of(each) for each in (self.inputs, self.felt, self.counts))
+        relative = (felt * counts.sum() / felt.sum() + _SHRINKAGE) / (counts + _SHRINKAGE)
+        outputs = (counts / samples + _PRIOR) * relative
+        return Curvature(_damped(inputs / counts.sum()) * outputs.sum(), outputs / outputs.sum())
+
+
+class Whole:
+    """Sums over batches of a weight's whole gradient (R, n), whatever it is used for: with v independent from sample to
+    sample, the products of different samples' gradients vanish on average.
+
+    inputs: (n, n), of W'ᵀ W'; outputs: (R,), of the diagonal of W' W'ᵀ.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        rows, width = like.shape
+        self.inputs, self.outputs = like.new_zeros(width, width), like.new_zeros(rows)
+
+    def add(self, gradient: Tensor) -> None:
+        """Add a batch's gradient (R, n), scaled."""
+        self.inputs.addmm_(gradient.T, gradient)
+        self.outputs += gradient.square().sum(1)
+
+    def factors(self, samples: int) -> Curvature:
+        """Return the curvature, of so many samples."""
+        outputs = array_of(self.outputs) / samples
+        floored = np.maximum(outputs, _LEAST_ROW * outputs.mean())
+        return Curvature(_damped(array_of(self.inputs) / samples), floored / floored.sum())
+
+
+def sums_by_weight(x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the sums over samples of W'ᵀ W' (n, n) and of the diagonal of W' W'ᵀ (R,), where W' = Gᵀ X.
+
+    For many places T: by their number, it takes least time. x: (B, T, n); g: (B, T, R).
+    """
+    weights = g.mT @ x
+    rows = weights.flatten(0, 1)
+    return rows.T @ rows, weights.square().sum((0, 2))
+
+
+def sums_by_places(x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the same as `sums_by_weight`, for few places."""
+    return x.flatten(0, 1).T @ ((g @ g.mT) @ x).flatten(0, 1), ((x @ x.mT) @ g * g).sum((0, 1))
+
+
+def _matrices(layer: nn.Linear | nn.Conv1d | nn.Conv2d, read: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """What a weight is multiplied by, (B, T, n), and the gradients of the products, (B, T, R)."""
+    if isinstance(layer, nn.Linear):
+        return read.reshape(len(read), -1, read.shape[-1]), gradient.reshape(len(read), -1, gradient.shape[-1])
+    padding = layer._reversed_padding_repeated_twice  # pyright: ignore[reportPrivateUsage]
+    kernel, dilation, stride = layer.kernel_size, layer.dilation, layer.stride
+    if isinstance(layer, nn.Conv1d):  # an image of one line
+        read, padding = read.unsqueeze(2), [*padding, 0, 0]
+        kernel, dilation, stride = (1, *kernel), (1, *dilation), (1, *stride)
+    columns, _ = unfolded(read, kernel, dilation=dilation, stride=stride, padding=padding, mode=layer.padding_mode)
+    return columns.unflatten(1, (len(read), -1)).permute(1, 2, 0), gradient.flatten(2).mT
+
+
+def _damped(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A matrix (n, n), made symmetric to the last bit, and more on its diagonal."""
+    return (matrix + matrix.T) / 2 + np.eye(len(matrix)) * (_DAMPING * np.trace(matrix) / len(matrix))
+
+
+def full(tensor: Tensor) -> Tensor:
+    """Return a tensor in float32 at least."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def array_of(tensor: Tensor) -> NDArray[np.float64]:
+    """Return a tensor as an array."""
+    return tensor.double().cpu().numpy()

@@ -1,0 +1,248 @@
+"""What an error of each weight costs, by gradients: one factor for what its layer reads, one for what it makes.
+
+A backward pass of ⟨v, outputs⟩, v standard normal, gives each sample's gradient g with E[g gᵀ] = Jᵀ J, the Gauss-Newton
+curvature of the squared error of outputs. Source: K-FAC, Martens & Grosse 2015 (arXiv:1503.05671).
+"""
+
+import math
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from operator import length_hint
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from fewbits.errors import InvalidArgument
+from fewbits.method import Curvature
+from fewbits.nn.curvature_sums import Call, Product, Table, Whole, full
+from fewbits.nn.inputs import called, evaluating, synthetic_inputs
+from fewbits.nn.outputs import Measure, check_measure, floating, measured
+from fewbits.nn.words import use_of_words, word_tables
+
+_ROUNDS = 16  # of synthetic inputs
+_ZIPF = 1.0  # its law's exponent
+_SAME = 0.05  # relative difference of equal gradients at most, as half precision rounds
+_WIDEST = 1 << 13  # elements of a row, above which its matrix of inputs would take more than half a gigabyte
+_FORWARDS = (nn.Linear.forward, nn.Conv1d.forward, nn.Conv2d.forward, nn.Embedding.forward)
+Progress = Callable[[str, int, int], None]
+
+
+def curvatures(
+    module: nn.Module,
+    inputs: Iterable[Any] | str,
+    *,
+    measure: Measure = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, float | Curvature]:
+    """Return what errors of each floating point parameter cost, by its name; of tied ones, by the first.
+
+    The loss is the relative squared error of the module's outputs, the mean over the floating point tensors in them and
+    over batches by their samples, indices of dimension 0. A parameter of two dimensions or more has a Curvature, its
+    rows flattened. That of the weight of an `nn.Linear`, an `nn.Embedding`, or an `nn.Conv1d` or `nn.Conv2d` without
+    groups is by its layers' inputs and outputs; what several of them make it cost is added. Of others, or where
+    something beside such layers uses it, it is by the gradient of a batch, which takes more batches than columns. A
+    vector, or a parameter with rows of more than 8,192 elements, has a float: the loss per unit of its relative squared
+    error. What no gradient reaches has 0.0.
+
+    What a layer reads at an index of dimension 0 is taken for a sample, also where the module has merged samples with
+    time, or time comes first: gradients are added up over the other dimensions, and taken as independent over this.
+    Uses of a table's rows are independent. A float is of one draw of v a batch: it takes some dozens of batches.
+
+    The module runs in eval(), forwards and backwards once a batch; afterwards it is as it was, gradients included. One
+    in half precision is slow on a CPU that has none: give its copy in float32.
+
+    Args:
+        inputs: batches, read one at a time, each a tensor, a tuple of arguments, or a mapping of keyword arguments.
+            "synthetic": some hundreds of random ones, where the module reads token ids, images or vectors; words of a
+            table of 1,000 and more that nothing else uses are then taken to be used by rank, as Zipf's law says.
+        measure: what of the module's output matters; by default all of it. "probabilities": the roots of the softmax
+            over the last dimension of its `logits`, or of the output itself; their squared error is half the
+            divergence, where it is small. It is the default for an output with `logits` (B, K) or (B, T, K), K > 1.
+        seed: of v, and of synthetic inputs.
+        progress: called with a stage and how many of how many batches are done; of an unknown number, one is left.
+
+    Raises:
+        InvalidArgument: there is no batch, or the module does not take one; its outputs hold no floating point number,
+            one that is not finite, or only 0; no gradient reaches them, or one that is not finite reaches a weight; or
+            the module reads what no synthetic input stands for.
+    """
+    check_measure(measure)
+    if isinstance(inputs, str):
+        if inputs != "synthetic":
+            raise InvalidArgument(f'inputs are batches, or "synthetic", not {inputs!r}.')
+        return _with_use_of_words(module, synthetic_inputs(module, seed, _ROUNDS), measure, seed, progress)
+    generator, total = torch.Generator().manual_seed(seed), length_hint(inputs)
+    done, samples = 0, 0
+    with torch.inference_mode(False), evaluating(module), torch.enable_grad(), _watched(module) as weights:
+        for done, batch in enumerate(inputs, 1):
+            samples += _add_batch(weights, _output(module, batch, done), measure, generator)
+            if progress is not None:
+                progress("curvatures", done, max(done, total) if total else done + 1)
+    if not done:
+        raise InvalidArgument("there is no input to try.")
+    return {weight.name: weight.cost(samples) for weight in weights}
+
+
+def _with_use_of_words(
+    module: nn.Module,
+    inputs: list[Tensor],
+    measure: Measure,
+    seed: int,
+    progress: Progress | None,
+) -> dict[str, float | Curvature]:
+    """Curvatures by random tokens, which are all as frequent; the rows of tables of words weighted by their rank."""
+    found = curvatures(module, inputs, measure=measure, seed=seed, progress=progress)
+    for name, count in word_tables(module).items():
+        value = found.get(name)
+        if isinstance(value, Curvature):
+            outputs = value.outputs * use_of_words(count, _ZIPF).numpy()
+            found[name] = Curvature(value.inputs, outputs / outputs.sum())
+    return found
+
+
+@dataclass
+class _Weight:
+    """A parameter, the calls of its layers in a batch, and what is summed over samples of it.
+
+    roles: sums by the kind of layer; or of all of its gradient, where not all of it is made by calls.
+    by_layers: whether its gradient is all made by calls; None until it has one.
+    whole: (R, n), the gradient that the calls of a batch make, where it is not known yet whether that is all.
+    squares: of its gradient, the sum over elements and batches, where it is not by layers.
+    """
+
+    name: str
+    value: Tensor
+    calls: list[Call] = field(default_factory=list[Call])
+    roles: dict[type, Product | Table | Whole] = field(default_factory=dict[type, Product | Table | Whole])
+    by_layers: bool | None = None
+    whole: Tensor | None = None
+    squares: float = 0.0
+
+    def note(self, layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> None:
+        """The forward hook of its layers."""
+        if output.requires_grad and output.numel() and self.by_layers is not False:
+            read: Tensor = arguments[0] if arguments else next(iter(named.values()))
+            self.calls.append(Call(layer, read.detach(), get_gradient_edge(output)))
+
+    def add(self, call: Call, gradient: Tensor, scale: float, samples: int) -> None:
+        """Add a call, its gradient still to be scaled, in a batch of so many samples."""
+        like = full(self.value.detach()).flatten(1)
+        if self.by_layers is None and self.whole is None:
+            self.whole = torch.zeros_like(like)
+        kind = Table if isinstance(call.layer, nn.Embedding) else Product
+        role = self.roles.get(kind)
+        if role is None or isinstance(role, Whole):
+            self.roles[kind] = role = kind(like)
+        role.add(call, gradient, scale, samples, self.whole)
+
+    def add_whole(self, gradient: Tensor, scale: float) -> None:
+        """Add the gradient that it has in a batch, still to be scaled, unless calls make all of it."""
+        gradient = full(gradient.to_dense()) * scale  # tables may have sparse ones
+        norm = float(torch.linalg.vector_norm(gradient))
+        if self.by_layers is None and norm != 0:
+            distance = math.inf if self.whole is None else float((gradient.flatten(1) - self.whole).norm())
+            self.by_layers = not distance > _SAME * norm  # True where it is no number: `cost` says so
+        if self.by_layers is False:
+            if gradient.ndim < 2 or gradient[0].numel() > _WIDEST:
+                self.roles.clear()
+                self.squares += norm * norm
+                return
+            role = self.roles.get(Whole)
+            if not isinstance(role, Whole):
+                self.roles.clear()
+                self.roles[Whole] = role = Whole(gradient.flatten(1))
+            role.add(gradient.flatten(1))
+
+    def cost(self, samples: int) -> float | Curvature:
+        """Return what an error costs, of sums over so many samples.
+
+        Raises:
+            InvalidArgument: gradients, or what a layer reads, are not finite.
+        """
+        sums = [each for role in self.roles.values() for each in vars(role).values()]
+        if not math.isfinite(self.squares) or not all(bool(each.isfinite().all()) for each in sums):
+            raise InvalidArgument(f"gradients of {self.name!r}, or what its layer reads, are not finite.")
+        if self.by_layers is False and not self.roles:
+            energy = float(torch.linalg.vector_norm(full(self.value.detach()))) ** 2
+            return self.squares / samples / self.value.numel() * energy
+        parts = [role.factors(samples) for role in self.roles.values() if bool(role.inputs.any())]
+        if len(parts) < 2:
+            return parts[0] if parts else 0.0
+        outputs = np.sum([np.trace(part.inputs) * part.outputs for part in parts], axis=0)
+        return Curvature(np.sum([part.inputs for part in parts], axis=0), outputs / outputs.sum())
+
+
+@contextmanager
+def _watched(module: nn.Module) -> Generator[list[_Weight]]:
+    """Let gradients reach all parameters, and note the calls of layers; undone afterwards."""
+    weights = {id(each): _Weight(name, each) for name, each in module.named_parameters() if each.is_floating_point()}
+    flags = [(weight.value, weight.value.requires_grad) for weight in weights.values()]
+    handles: list[torch.utils.hooks.RemovableHandle] = []
+    try:
+        for value, _ in flags:
+            value.requires_grad_(True)
+        for layer in module.modules():
+            weight = weights.get(id(dict(layer.named_parameters(recurse=False)).get("weight")))
+            # A layer that computes something else has a forward of its own.
+            is_known = type(layer).forward in _FORWARDS and getattr(layer, "groups", 1) == 1
+            if weight is not None and is_known and weight.value.flatten(1).shape[1] <= _WIDEST:
+                handles.append(layer.register_forward_hook(weight.note, with_kwargs=True))
+        yield list(weights.values())
+    finally:
+        for handle in handles:
+            handle.remove()
+        for value, flag in flags:
+            value.requires_grad_(flag)
+
+
+def _output(module: nn.Module, batch: Any, number: int) -> Any:
+    try:
+        return called(module, batch)
+    except Exception as error:  # whatever a stranger's module says of a batch that is none
+        raise InvalidArgument(f"the module does not take batch {number}: {type(error).__name__}.") from error
+
+
+def _add_batch(weights: list[_Weight], output: Any, measure: Measure, generator: torch.Generator) -> int:
+    """Differentiate ⟨v, outputs⟩, each divided by the root of its energy a sample; return the number of samples."""
+    outputs = measured(output, measure)
+    samples = next((len(each) for each in (*floating(output), *outputs) if each.ndim), 1)
+    del output  # of which nothing else is needed while gradients are made
+    norms = [float(torch.linalg.vector_norm(full(each.detach()))) for each in outputs]
+    if not any(norms) or not all(map(math.isfinite, norms)):
+        raise InvalidArgument("the module's outputs must be floating point tensors, finite, and not all 0.")
+    felt = [(each, norm) for each, norm in zip(outputs, norms, strict=True) if norm and each.requires_grad]
+    if not felt:
+        raise InvalidArgument("no gradient reaches the module's outputs: they must not be detached.")
+    # NUMERICS: gradients start at size 1 and are scaled in float32; smaller ones would vanish in half precision.
+    least = min(norm for _, norm in felt)
+    scale = math.sqrt(samples / len(felt)) / least
+    seeds = [
+        (torch.randn(each.shape, generator=generator) * (least / norm)).to(each.device, each.dtype)
+        for each, norm in felt
+    ]
+    calls = [(weight, call) for weight in weights for call in weight.calls]
+    wholes = [weight for weight in weights if not weight.by_layers]
+    edges = [*(call.edge for _, call in calls), *(get_gradient_edge(weight.value) for weight in wholes)]
+    found = _gradients([each for each, _ in felt], edges, seeds)
+    for (weight, call), gradient in zip(calls, found, strict=False):
+        if gradient is not None:
+            weight.add(call, gradient, scale, samples)
+    for weight, gradient in zip(wholes, found[len(calls) :], strict=True):
+        if gradient is not None:
+            weight.add_whole(gradient, scale)
+    for weight in weights:
+        weight.calls.clear()
+        weight.whole = None
+    return samples
+
+
+def _gradients(outputs: list[Tensor], edges: list[GradientEdge], seeds: list[Tensor]) -> Sequence[Tensor | None]:
+    try:
+        return torch.autograd.grad(outputs, edges, seeds, allow_unused=True) if edges else ()
+    except RuntimeError as error:
+        raise InvalidArgument(f"the module cannot be differentiated: {type(error).__name__}.") from error
