@@ -13,13 +13,15 @@ if TYPE_CHECKING:
     from fewbits.archive import Archive
     from fewbits.container.inspect import Info, info, verify
     from fewbits.errors import Corrupt, FewbitsError, Incompatible, InvalidArgument, TooLarge, Truncated
-    from fewbits.method import Method, Representation, Source, TrainableMethod
+    from fewbits.method import Curvature, Method, Representation, Source, TrainableMethod
     from fewbits.methods.ecsq import Ecsq, EcsqConfig
     from fewbits.methods.epr import Epr, EprConfig
     from fewbits.methods.lossless import Lossless, LosslessConfig
     from fewbits.methods.miracle import Miracle, MiracleConfig
     from fewbits.methods.qswd import Qswd, QswdConfig
+    from fewbits.methods.sic import Sic, SicConfig
     from fewbits.nn.covariances import input_covariances
+    from fewbits.nn.curvatures import curvatures
     from fewbits.nn.sensitivities import sensitivities
     from fewbits.report import Report
 
@@ -32,6 +34,8 @@ _HOMES = {
     "info": "container.inspect",
     "verify": "container.inspect",
     "input_covariances": "nn.covariances",
+    "curvatures": "nn.curvatures",
+    "Curvature": "method",
     "sensitivities": "nn.sensitivities",
     # a training loop
     "attach": "api",
@@ -47,6 +51,8 @@ _HOMES = {
     "MiracleConfig": "methods.miracle",
     "Qswd": "methods.qswd",
     "QswdConfig": "methods.qswd",
+    "Sic": "methods.sic",
+    "SicConfig": "methods.sic",
     # the contracts
     "Method": "method",
     "TrainableMethod": "method",
@@ -67,6 +73,7 @@ _HOMES = {
 __all__ = [
     "Archive",
     "Corrupt",
+    "Curvature",
     "Ecsq",
     "EcsqConfig",
     "Epr",
@@ -84,12 +91,15 @@ __all__ = [
     "QswdConfig",
     "Report",
     "Representation",
+    "Sic",
+    "SicConfig",
     "Source",
     "TooLarge",
     "TrainableMethod",
     "Truncated",
     "attach",
     "compress",
+    "curvatures",
     "decompress",
     "info",
     "input_covariances",

@@ -9,14 +9,13 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewbits.archive import Archive, read_latents, read_tensors
 from fewbits.budget import Trial, parse_size
+from fewbits.calibration import Calibration, has_curvatures, known
 from fewbits.container.atomic import check_target, write_atomic
 from fewbits.container.format import TensorEntry
 from fewbits.container.inspect import info, verify
@@ -24,20 +23,20 @@ from fewbits.container.writer import file_bytes
 from fewbits.encode import Progress, executor_for
 from fewbits.errors import InvalidArgument
 from fewbits.job import Evaluation, Job
-from fewbits.method import Method, Source
+from fewbits.method import Curvature, Method, Source
 from fewbits.methods.ecsq import Ecsq
 from fewbits.methods.lossless import Lossless
+from fewbits.methods.sic import Sic
 from fewbits.native import check_environment
 from fewbits.nn.attach import attach, attached_of
-from fewbits.nn.sensitivities import sensitivities
+from fewbits.nn.outputs import Measure
 from fewbits.outcome import report_of
 from fewbits.receive import attach_again, check_keys, load_with_factors
 from fewbits.registry import method_class
 from fewbits.report import Report
 from fewbits.sources import Checkpoint, SourceLike, entries_of, read_checkpoint
-from fewbits.tensors import spec_of
 
-UNTRAINED = ("ecsq", "qswd")  # methods that need no training loop, by their ids
+UNTRAINED = ("ecsq", "qswd", "sic")  # methods that need no training loop, by their ids
 
 __all__ = ["attach", "compress", "decompress", "info", "load", "open", "parse_size", "save", "verify"]
 
@@ -56,8 +55,9 @@ def compress(
     workers: int | Executor | None = None,
     seed: int = 0,
     bare: bool = False,
-    statistics: Mapping[str, float | Tensor] | None = None,
+    statistics: Mapping[str, float | Tensor | Curvature] | None = None,
     inputs: Iterable[Any] | str | None = None,
+    measure: Measure = None,
     metadata: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Report:
@@ -77,7 +77,8 @@ def compress(
             source's. It is called some ten times: on a copy of a module, or else on a state dict, as the file would
             be read.
         tolerance: of evaluate, in the score's own units.
-        method: how weights are made cheap: "ecsq" (else), "qswd", or a method with its own config.
+        method: how weights are made cheap: "ecsq", "sic", "qswd", or a method with its own config; by default "sic"
+            where there are inputs or curvatures, else "ecsq".
         workers: threads, by default one a processor, or an executor of your own; the file does not depend on it.
             Without the compiled core they are processes, by default one; these start fresh interpreters, so that a
             script that asks for more needs its `if __name__ == "__main__"` guard.
@@ -85,9 +86,13 @@ def compress(
         bare: write the bare profile: no names, shapes or records; loading needs the module.
         statistics: by tensor name, the loss added per unit of relative squared error, where it is known: a number, or
             a tensor (R,), one for each row, of its squared error relative to the whole tensor's energy; for a method
-            that takes them, the covariance of a layer's inputs, (n, n) (`fewbits.input_covariances`).
-        inputs: batches that the source, a module, is tried with, or "synthetic": what an error of each tensor costs is
-            measured (`fewbits.sensitivities`), where statistics do not say it.
+            that takes them, the covariance of a layer's inputs, (n, n) (`fewbits.input_covariances`), or what
+            `fewbits.curvatures` says.
+        inputs: batches that the source, a module, is tried with, each a tensor, a tuple of arguments or a mapping of
+            keyword arguments; or "synthetic". What errors cost is measured (`fewbits.curvatures`, or for a method that
+            takes none `fewbits.sensitivities`), where statistics do not say it.
+        measure: what of the module's output matters, with inputs: a function of it, or "probabilities"; by default all
+            of it, or of a language model or classifier with `logits` the probabilities.
         metadata: text to keep in the file, beside what the source has of its own.
         progress: called with a stage and how many of how many units are done.
 
@@ -98,7 +103,7 @@ def compress(
     start = time.monotonic()
     check_environment()
     _check_one_target(budget, bits, lossless, max_error, evaluate, tolerance)
-    lossy = _method_of(method, lossless)
+    lossy = _method_of(method, lossless, inputs is not None or has_curvatures(statistics))
     if not isinstance(seed, int) or not 0 <= seed < 1 << 64:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidArgument(f"the seed must be a whole number from 0 to 2^64 - 1, not {seed!r}.")
     check_target(path)
@@ -107,12 +112,16 @@ def compress(
         checkpoint = replace(checkpoint, metadata={**(checkpoint.metadata or {}), **metadata})
     if bare:
         checkpoint = _without_copies(checkpoint)
+    calibration: Calibration | None = None
     if inputs is not None:
-        statistics = _tried(checkpoint, inputs, lossless, seed, progress) | dict(statistics or {})
-    known = _known(statistics or {}, checkpoint, lossy)
-    given = Source(checkpoint.stored, checkpoint.module, known)
+        calibration = Calibration.on(checkpoint, inputs, measure, None if lossless else lossy, seed, progress)
+        statistics = calibration.statistics | dict(statistics or {})
+    elif measure is not None:
+        raise InvalidArgument("measure= says what matters of outputs, and there are no inputs=.")
+    given = Source(checkpoint.stored, checkpoint.module, known(statistics or {}, checkpoint, lossy))
     with executor_for(workers) as executor:
-        job, notes = Job(checkpoint, given, lossy, seed, bare, executor, progress), ()
+        job = Job(checkpoint, given, lossy, seed, bare, executor, progress)
+        notes: list[str] = []
         if budget is not None:
             trial = job.within(parse_size(budget), per_weight=False)
         elif bits is not None:
@@ -122,63 +131,26 @@ def compress(
         elif evaluate is not None:
             evaluation = Evaluation(job, evaluate)
             trial = job.tolerated(evaluation.loss, tolerance)
-            notes = (evaluation.note(trial.size),)
+            notes.append(evaluation.note(trial.size))
         else:
             trial = Trial(0.0, 0.0, job.encoded(Lossless(), None))
     encoded, rate_weight = trial.result, trial.rate_weight or None
     size = write_atomic(path, [encoded.data])
+    if calibration is not None and (note := calibration.note(job.tensors(encoded))):
+        notes.append(note)
     seconds = time.monotonic() - start
-    return replace(report_of(os.fspath(path), size, checkpoint, encoded.chunks, rate_weight, seconds), notes=notes)
+    report = report_of(os.fspath(path), size, checkpoint, encoded.chunks, rate_weight, seconds)
+    return replace(report, notes=tuple(notes))
 
 
-def _tried(
-    checkpoint: Checkpoint, inputs: Iterable[Any] | str, lossless: bool, seed: int, progress: Progress | None
-) -> dict[str, float | Tensor]:
-    """What an error of each tensor costs, by trying the source on inputs."""
-    if lossless:
-        raise InvalidArgument("lossless=True keeps every bit, whatever comes in: leave inputs= out.")
-    if checkpoint.module is None:
-        raise InvalidArgument("inputs= are for a module, and the source is none.")
-    return sensitivities(checkpoint.module, inputs, seed=seed, progress=progress)
-
-
-def _known(statistics: Mapping[str, float | Tensor], checkpoint: Checkpoint, method: Method) -> dict[str, Any]:
-    """Statistics as workers take them, covariances as arrays.
-
-    Raises:
-        InvalidArgument: a name is not the source's, sensitivities are not those of its rows, or the method has no use
-            for a covariance.
-    """
-    unknown = sorted(set(statistics) - set(checkpoint.tensors))
-    if unknown:
-        raise InvalidArgument(f"statistics are given for {unknown[0]!r}, which the source does not have.")
-    for name, value in statistics.items():
-        if isinstance(value, Tensor) and value.ndim == 1:
-            rows = spec_of(name, checkpoint.tensors[name]).num_rows
-            if value.shape != (rows,) or not bool((value > 0).all()) or not bool(value.isfinite().all()):
-                raise InvalidArgument(f"sensitivities of the rows of {name!r} must be {rows} finite numbers above 0.")
-    matrices = sorted(name for name, value in statistics.items() if isinstance(value, Tensor) and value.ndim != 1)
-    if matrices and not method.takes_covariances:
-        raise InvalidArgument(f"a covariance is given for {matrices[0]!r}, which {method.id!r} has no use for.")
-    return {name: _as_sent(value, method) for name, value in statistics.items()}
-
-
-def _as_sent(value: float | Tensor, method: Method) -> float | NDArray[np.float64]:
-    """A statistic for workers, which may be processes: sending a tensor to one would move the caller's memory."""
-    if not isinstance(value, Tensor):
-        return value
-    array = value.detach().cpu().double().numpy().copy()
-    return array if array.ndim != 1 or method.takes_row_sensitivities else float(array.mean())
-
-
-def _method_of(method: Method | str | None, lossless: bool) -> Method:
+def _method_of(method: Method | str | None, lossless: bool, calibrated: bool) -> Method:
     """The method that a call of `compress` asks for.
 
     Raises:
         InvalidArgument: there is no such method that takes a checkpoint as it is, or nothing may be lost.
     """
     if method is None:
-        return Ecsq()
+        return Sic() if calibrated and not lossless else Ecsq()
     if lossless:
         raise InvalidArgument("lossless=True keeps every bit, whatever the method: leave method= out.")
     if isinstance(method, Method):

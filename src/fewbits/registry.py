@@ -16,6 +16,7 @@ METHODS: dict[str, tuple[int, str, str]] = {
     "miracle": (4, "fewbits.methods.miracle", "Miracle"),
     "image": (5, "fewbits.images.method", "Image"),
     "qswd": (6, "fewbits.methods.qswd", "Qswd"),
+    "sic": (7, "fewbits.methods.sic", "Sic"),
 }
 IDS_BY_CODE: dict[int, str] = {code: id for id, (code, _, _) in METHODS.items()}
 

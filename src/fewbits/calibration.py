@@ -1,0 +1,194 @@
+"""What errors of tensors cost, measured on inputs or said by the caller, as methods take it."""
+
+import copy
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fewbits.chunk import TensorSpec
+from fewbits.encode import Progress
+from fewbits.errors import InvalidArgument
+from fewbits.method import Curvature, Method
+from fewbits.nn.curvatures import curvatures
+from fewbits.nn.inputs import called, evaluating, synthetic_inputs
+from fewbits.nn.outputs import Measure, measured
+from fewbits.nn.sensitivities import sensitivities
+from fewbits.sources import Checkpoint
+from fewbits.tensors import spec_of
+
+_KEPT = 4  # batches that outputs are compared on
+_ALARM = 2.0  # times the error that is expected
+_EXPECTED = 0.5  # greatest error that curvatures are said to foretell
+
+Statistics = dict[str, float | Tensor | Curvature]
+
+
+@dataclass
+class Calibration:
+    """What was found out by trying a module on inputs.
+
+    statistics: by tensor name, as `compress` takes them. kept: the first batches.
+    """
+
+    module: nn.Module
+    measure: Measure
+    statistics: Statistics = field(default_factory=Statistics)
+    kept: list[Any] = field(default_factory=list[Any])
+
+    @classmethod
+    def on(
+        cls,
+        checkpoint: Checkpoint,
+        inputs: Iterable[Any] | str,
+        measure: Measure,
+        method: Method | None,
+        seed: int,
+        progress: Progress | None,
+    ) -> "Calibration":
+        """Try a checkpoint's module on inputs, for a method; None is one that loses nothing.
+
+        Raises:
+            InvalidArgument: there is no module, or nothing may be lost; or as `curvatures` or, for a method that takes
+                none, `sensitivities`.
+        """
+        if method is None:
+            raise InvalidArgument("lossless=True keeps every bit, whatever comes in: leave inputs= out.")
+        module = checkpoint.module
+        if module is None:
+            raise InvalidArgument("inputs= are for a module, and the source is none.")
+        if not method.takes_curvatures:
+            if isinstance(measure, str):
+                raise InvalidArgument(f"{method.id!r} takes no curvatures: measure= must be a function for it.")
+            found = sensitivities(module, inputs, measure=measure, seed=seed, progress=progress)
+            return cls(module, measure, {**found})
+        kept: list[Any] = []
+        given = inputs if isinstance(inputs, str) else _Kept(inputs, kept)
+        costs = curvatures(module, given, measure=measure, seed=seed, progress=progress)
+        return cls(module, measure, {**costs}, synthetic_inputs(module, seed) if isinstance(inputs, str) else kept)
+
+    def note(self, tensors: Mapping[str, Tensor]) -> str | None:
+        """Return what a report says of these tensors: the error of outputs that curvatures foretell, and that is.
+
+        Args:
+            tensors: by name, as a file's reader gets them.
+        """
+        expected = _expected(self.module, tensors, self.statistics)
+        if not self.kept or expected is None:
+            return None
+        found = self._loss(tensors)
+        note = f"relative squared error of outputs: {expected:.3g} expected, {found:.3g} on the first inputs"
+        if found > _ALARM * expected and expected < _EXPECTED:
+            note += "; that is more than it should be: more inputs, or such as the module is used on, may help"
+        return note
+
+    def _loss(self, tensors: Mapping[str, Tensor]) -> float:
+        """The relative squared error of outputs, the mean over what was kept."""
+        changed = copy.deepcopy(self.module)
+        changed.load_state_dict(dict(tensors), strict=False)
+        losses: list[float] = []
+        with evaluating(self.module), evaluating(changed):
+            for batch in self.kept:
+                pair = (measured(called(each, batch), self.measure) for each in (self.module, changed))
+                for before, after in zip(*pair, strict=True):
+                    energy = float(before.double().square().sum())
+                    losses.append(float((after.double() - before.double()).square().sum()) / (energy or 1.0))
+        return sum(losses) / len(losses)
+
+
+class _Kept(Iterable[Any]):
+    """Batches of which the first are kept; as long as they are."""
+
+    def __init__(self, batches: Iterable[Any], kept: list[Any]) -> None:
+        self._batches, self._kept = batches, kept
+
+    def __iter__(self) -> Iterator[Any]:
+        batches = iter(self._batches)
+        for batch in itertools.islice(batches, _KEPT):
+            self._kept.append(batch)
+            yield batch
+        yield from batches
+
+    def __length_hint__(self) -> int:
+        return len(self._batches) if hasattr(self._batches, "__len__") else 0  # pyright: ignore
+
+
+def _expected(module: nn.Module, tensors: Mapping[str, Tensor], statistics: Statistics) -> float | None:
+    """The cost of all tensors' errors together; None if no curvature says it."""
+    total, known = 0.0, False
+    for name, before in module.named_parameters():
+        value = statistics.get(name)
+        if value is None or isinstance(value, Tensor) or name not in tensors:
+            continue
+        error = (tensors[name].detach().cpu() - before.detach().cpu()).double().flatten(1 if before.ndim > 1 else 0)
+        if isinstance(value, Curvature):
+            known = True
+            inputs = torch.from_numpy(value.inputs)
+            total += float(((error @ inputs) * error).sum(1) @ torch.from_numpy(value.outputs))
+        else:
+            energy = float(before.detach().double().square().sum())
+            total += value * float(error.square().sum()) / energy if energy else 0.0
+    return total if known else None
+
+
+def has_curvatures(statistics: Mapping[str, Any] | None) -> bool:
+    """Tell whether one of the statistics is a curvature."""
+    return any(isinstance(value, Curvature) for value in (statistics or {}).values())
+
+
+def known(
+    statistics: Mapping[str, float | Tensor | Curvature], checkpoint: Checkpoint, method: Method
+) -> dict[str, Any]:
+    """Return statistics as workers take them, covariances as arrays.
+
+    Raises:
+        InvalidArgument: a name is not the source's, sensitivities are not those of its rows, or the method has no use
+            for a covariance or curvature.
+    """
+    unknown = sorted(set(statistics) - set(checkpoint.tensors))
+    if unknown:
+        raise InvalidArgument(f"statistics are given for {unknown[0]!r}, which the source does not have.")
+    for name, value in statistics.items():
+        spec = spec_of(name, checkpoint.tensors[name])
+        rows = spec.num_rows
+        if isinstance(value, Curvature):
+            _check_curvature(value, spec, method)
+        elif isinstance(value, Tensor) and value.ndim == 1 and not _are_of_rows(value, rows):
+            raise InvalidArgument(f"sensitivities of the rows of {name!r} must be {rows} finite numbers above 0.")
+    matrices = sorted(name for name, value in statistics.items() if isinstance(value, Tensor) and value.ndim != 1)
+    if matrices and not method.takes_covariances:
+        raise InvalidArgument(f"a covariance is given for {matrices[0]!r}, which {method.id!r} has no use for.")
+    return {name: _as_sent(value, method) for name, value in statistics.items()}
+
+
+def _are_of_rows(sensitivities: Tensor, rows: int) -> bool:
+    return sensitivities.shape == (rows,) and bool((sensitivities > 0).all() and sensitivities.isfinite().all())
+
+
+def _check_curvature(value: Curvature, spec: TensorSpec, method: Method) -> None:
+    """Check that a curvature is one of a tensor, and of use.
+
+    Raises:
+        InvalidArgument: it is not.
+    """
+    if not method.takes_curvatures:
+        raise InvalidArgument(f"a curvature is given for {spec.name!r}, which {method.id!r} has no use for.")
+    rows, columns = spec.num_rows, spec.num_elements // max(1, spec.num_rows)
+    fits = value.inputs.shape == (columns, columns) and value.outputs.shape == (rows,)
+    if not fits or not np.isfinite(value.inputs).all() or not np.isfinite(value.outputs).all():
+        raise InvalidArgument(f"a curvature of {spec.name!r} must be finite, of {columns} columns and {rows} rows.")
+    if not (np.diag(value.inputs) > 0).all() or not (value.outputs > 0).all():
+        raise InvalidArgument(f"a curvature of {spec.name!r} must be above 0 for each column and row.")
+
+
+def _as_sent(value: float | Tensor | Curvature, method: Method) -> float | NDArray[np.float64] | Curvature:
+    """A statistic for workers, which may be processes: sending a tensor to one would move the caller's memory."""
+    if not isinstance(value, Tensor):
+        return value
+    array = value.detach().cpu().double().numpy().copy()
+    return array if array.ndim != 1 or method.takes_row_sensitivities else float(array.mean())

@@ -1,0 +1,208 @@
+"""Calibrated compression: errors where the outputs do not feel them.
+
+A weight's curvature says what its errors cost: which inputs its columns meet, and how much its rows matter. Columns are
+coded one by one, each with the step at which its errors count alike, a trellis down each; what the error of one does,
+the next ones partly undo ("successive interference cancellation"). One multiplier serves all tensors, their curvatures
+being in one unit. What has no curvature is coded by `ecsq`. Payload: docs/payload/sic.md. Method:
+docs/methods/sic.md.
+
+Source: WaterSIC (2026), on GPTQ (Frantar et al. 2023); differs: models by column and row, and a trellis down each
+column.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewbits.chunk import Chunk, TensorSpec
+from fewbits.coder.body import LEAST_WIDE_BITS, NARROW_BITS, framing_bits
+from fewbits.errors import Corrupt
+from fewbits.method import Curvature, Method, Source, Survey
+from fewbits.methods.ecsq import Ecsq
+from fewbits.methods.sic.config import SicConfig
+from fewbits.methods.sic.payload import PAYLOAD_VERSION, payload_of, written_of
+from fewbits.methods.sic.quantiser import Candidate, MatrixQuantiser, factor_of
+from fewbits.plan import group_small, is_group, tile_rows, tiles
+from fewbits.quantize.rounding import BIT_WORTH
+from fewbits.quantize.weights import Weights
+from fewbits.tensors import bits_of, destinations, lossy_weights, spec_of
+
+__all__ = ["Sic", "SicConfig"]
+
+_LEAST_ROWS = 16  # below, saying what columns are costs more than it gains
+_LEAST_ELEMENTS = 256
+_ABOVE_BOUND = 0.25  # of a step's square by a variance's bound: where bits begin
+_MAGNITUDE = math.sqrt(math.pi / 2)  # a Gaussian's standard deviation by its mean magnitude
+
+
+@dataclass(frozen=True)
+class SicSurvey:
+    """Magnitudes of matrices in the units in which errors count, and the survey of all other tensors.
+
+    ratios: (N,) float64, of runs of elements; counts: (N,), how many elements have each.
+    """
+
+    magnitudes: NDArray[np.float64]
+    counts: NDArray[np.float64]
+    side_bits: float
+    rate_divisor: int
+    others: Survey
+
+    def bits(self, rate_weight: float) -> float:
+        """Expected bits of all tensors."""
+        step = _step_of(rate_weight, self.rate_divisor)
+        ratios = self.magnitudes / step
+        bits = 0.5 * np.log2(1 + (4.13 * ratios) ** 2)  # a Gaussian of entropy log2(4.13 sigma / step), if large
+        return float((bits * self.counts).sum()) + self.side_bits + self.others.bits(rate_weight)
+
+
+def _step_of(rate_weight: float, divisor: int) -> float:
+    """The step of scalar quantisation at which a bit buys as much as everywhere, in the root of a loss."""
+    return math.sqrt(rate_weight / divisor / BIT_WORTH)
+
+
+class Sic(Method):
+    """Columns quantised one after the other, errors fed back."""
+
+    id = "sic"
+    code = 7
+    payload_version = PAYLOAD_VERSION
+    takes_row_sensitivities = True
+    takes_curvatures = True
+    config_type = SicConfig
+
+    def __init__(self, config: SicConfig | None = None) -> None:
+        """Build the method; the default settings are the best ones."""
+        self.settings = config or SicConfig()
+        self.config = self.settings
+        self._others = Ecsq()
+
+    def units(self, specs: Sequence[TensorSpec]) -> list[tuple[TensorSpec, ...]]:
+        """Group small tensors; every other one stands alone."""
+        return group_small(specs)
+
+    def survey(self, source: Source) -> Survey:
+        """Measure magnitudes."""
+        matrices, others = _parted(source)
+        magnitudes, counts, side = [np.zeros(0)], [np.zeros(0)], 0.0
+        for name, tensor in matrices.items():
+            curvature: Curvature = source.statistics[name]
+            rows = curvature.outputs.size
+            values = Weights(bits_of(tensor), spec_of(name, tensor).dtype).values().reshape(rows, -1)
+            diagonal = np.diag(factor_of(curvature.inputs))
+            by_row = np.sqrt(curvature.outputs) * np.sqrt((values**2).mean(1))
+            by_column = diagonal * np.sqrt((values**2).mean(0))
+            whole = math.sqrt(float((values**2).mean())) or 1.0
+            # Products of the two, of runs of sorted rows and columns: a few hundred numbers say it.
+            row_runs, column_runs = _runs(by_row), _runs(by_column)
+            magnitudes.append(np.outer(row_runs[0], column_runs[0]).ravel() / whole)
+            counts.append(np.outer(row_runs[1], column_runs[1]).ravel())
+            side += 9.0 * values.shape[1] + 2.5 * rows + 800
+        divisor = source.rate_divisor
+        survey = self._others.survey(others)
+        return SicSurvey(np.concatenate(magnitudes), np.concatenate(counts), side, divisor, survey)
+
+    def encode(self, source: Source, *, rate_weight: float, seed: int) -> Iterator[Chunk]:
+        """Yield the parts; tensors without a curvature come as parts of `ecsq` or, kept exactly, of `lossless`."""
+        matrices, others = _parted(source)
+        step = _step_of(rate_weight, source.rate_divisor)
+        specs = [spec_of(name, tensor) for name, tensor in matrices.items()]
+        failed: dict[str, Tensor] = {}
+        for unit in group_small(specs):
+            if is_group(unit):
+                found = {spec: self._candidate(spec, source, step, (0, spec.num_elements)) for spec in unit}
+                kept = {spec: each for spec, each in found.items() if each is not None}
+                failed |= {spec.name: matrices[spec.name] for spec in unit if spec not in kept}
+                if kept:
+                    yield self._chunk(list(kept), list(kept.values()), seed, wide=False)
+                continue
+            chunks = self._tiles(unit[0], source, step, seed)
+            if chunks is None:
+                failed[unit[0].name] = matrices[unit[0].name]
+            else:
+                yield from chunks
+        rest = replace(others, tensors={**others.tensors, **failed})
+        if rest.tensors:
+            yield from self._others.encode(rest, rate_weight=rate_weight, seed=seed)
+
+    def _tiles(self, spec: TensorSpec, source: Source, step: float, seed: int) -> list[Chunk] | None:
+        spans = tiles(spec)
+        chunks: list[Chunk] = []
+        for span in spans:
+            found = self._candidate(spec, source, step, span)
+            if found is None:  # a tensor has one method
+                return None
+            wide = found.loss.bits >= LEAST_WIDE_BITS
+            chunks.append(self._chunk([spec], [found], seed, wide=wide, span=span if len(spans) > 1 else None))
+        return chunks
+
+    def _candidate(self, spec: TensorSpec, source: Source, step: float, span: tuple[int, int]) -> Candidate | None:
+        weights = Weights(bits_of(source.tensors[spec.name]), spec.dtype).part(*span)
+        curvature: Curvature = source.statistics[spec.name]
+        rows, columns = tile_rows(spec, span)
+        first = span[0] // columns
+        own = Curvature(curvature.inputs, curvature.outputs[first : first + rows])
+        return MatrixQuantiser(weights, own, self.settings).candidate(step)
+
+    def _chunk(
+        self,
+        specs: Sequence[TensorSpec],
+        coded: Sequence[Candidate],
+        seed: int,
+        *,
+        wide: bool,
+        span: tuple[int, int] | None = None,
+    ) -> Chunk:
+        payload = payload_of([each.written for each in coded], wide=wide)
+        framing = NARROW_BITS + (framing_bits(coded[0].loss.bits) if wide else NARROW_BITS)  # of two bodies
+        losses = tuple(each.loss._replace(bits=each.loss.bits + framing / len(coded)) for each in coded)
+        config = self.config.to_json()
+        return Chunk(self.id, self.payload_version, config, seed, tuple(specs), payload, span=span, losses=losses)
+
+    def decode(
+        self, chunk: Chunk, *, into: Mapping[str, Tensor] | None = None, num_threads: int = 1
+    ) -> Mapping[str, Tensor]:
+        """Return the reconstructions."""
+        found = written_of(chunk, num_threads)
+        tensors = destinations(chunk, into)
+        for spec, each in zip(chunk.tensors, found, strict=True):
+            if not each.matrix.values.write(Weights(bits_of(tensors[spec.name]), spec.dtype), each.levels):
+                raise Corrupt(f"tensor {spec.name!r} decodes to values that are not finite.")
+        return tensors
+
+
+def _runs(values: NDArray[np.float64], most: int = 64) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Means of runs of the sorted values (N,), and how many each has."""
+    parts = np.array_split(np.sort(values), min(most, values.size))
+    return np.array([part.mean() for part in parts]), np.array([float(part.size) for part in parts])
+
+
+def _parted(source: Source) -> tuple[dict[str, Tensor], Source]:
+    """The tensors that are coded by their curvatures, and a source of all others, with what is known of them."""
+    matrices: dict[str, Tensor] = {}
+    known: dict[str, Any] = {}
+    for name, tensor in source.tensors.items():
+        statistic, spec = source.statistics.get(name), spec_of(name, tensor)
+        if isinstance(statistic, Curvature):
+            weights = lossy_weights(spec, tensor)[0]
+            if weights is None:
+                continue
+            if spec.num_rows >= _LEAST_ROWS and spec.num_elements >= _LEAST_ELEMENTS and weights.extent.energy > 0:
+                matrices[name] = tensor
+            # Of errors that are spread evenly; for those that are not coded by columns after all as well.
+            share = float(curvature_trace(statistic)) / spec.num_elements
+            known[name] = share * weights.energy_at_stake()
+        elif statistic is not None:
+            known[name] = statistic
+    others = {name: tensor for name, tensor in source.tensors.items() if name not in matrices}
+    return matrices, Source(others, None, known, source.rate_divisor)
+
+
+def curvature_trace(curvature: Curvature) -> float:
+    """Return what an error of 1 of each element costs, signs at random."""
+    return float(np.trace(curvature.inputs)) * float(curvature.outputs.sum())

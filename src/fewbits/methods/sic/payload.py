@@ -1,0 +1,256 @@
+"""What a payload says of matrices: steps and scales of columns and rows, models, levels (docs/payload/sic.md)."""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewbits.chunk import Chunk
+from fewbits.coder.body import check_size, decode_body, decode_into, encode_body
+from fewbits.coder.elements import Integers
+from fewbits.coder.integers import ArraySpec, CodedArray, IntegerModel, ModelSet
+from fewbits.coder.leb128 import read_sint, read_uint, write_sint, write_uint
+from fewbits.errors import Corrupt
+from fewbits.models.descriptions import read_model, write_model
+from fewbits.models.fit import fit_values
+from fewbits.payload import check_version, element_ranges, part_of
+from fewbits.plan import tile_rows
+from fewbits.quantize.columns import ColumnValues, ElementModels
+from fewbits.quantize.parameter_decoders import STEPS_PER_OCTAVE, step_of
+from fewbits.quantize.trellis import Corrections, shifts_of
+from fewbits.tensors import LOSSY_DTYPES
+
+PAYLOAD_VERSION = 1
+SCALE_UNIT = 8  # WIRE: steps and row scales are 2^(code / 8)
+MOST_SCALE_CODE = 1000  # WIRE: either way
+MOST_CODE = 1 << 16  # WIRE: of a model, of a column or row, either way
+MOST_MODELS = 4096  # WIRE: and classes of rows
+_NO_TRELLIS = 6  # WIRE: in place of the logarithm of the number of paths
+
+
+def scales_of(codes: NDArray[np.integer]) -> NDArray[np.float32]:
+    """Return 2^(code / 8), rounded to float32, of codes of any shape, -MOST_SCALE_CODE … MOST_SCALE_CODE."""
+    return _scales()[codes + MOST_SCALE_CODE]
+
+
+@cache
+def _scales() -> NDArray[np.float32]:
+    codes = range(-MOST_SCALE_CODE, MOST_SCALE_CODE + 1)
+    return np.array([step_of(STEPS_PER_OCTAVE // SCALE_UNIT * code) for code in codes], np.float32)
+
+
+def shifts_by_model(corrections: Sequence[Corrections], num_models: int, trellis: bool) -> NDArray[np.float32]:
+    """Return how far beyond levels values lie, in steps, (M, 5), the first models having corrections."""
+    quarter = np.float32(0.25 if trellis else 0)
+    shifts = np.full((num_models, 5), quarter, np.float32)
+    for row, correction in zip(shifts, corrections, strict=False):
+        row[:] = shifts_of(correction) - (np.float32(0.25) - quarter)
+    return shifts
+
+
+class RowClass(NamedTuple):
+    """What rows of a class share."""
+
+    scale_code: int
+    model_code: int
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One matrix (R, n), or tile of one, as it is written.
+
+    row_classes: (R,) int64, each row's of `classes`; step_codes, codes: (n,) int32; corrections: of the models from the
+    first on; models: of each model's levels.
+    """
+
+    num_paths: int
+    classes: tuple[RowClass, ...]
+    row_classes: NDArray[np.int64]
+    step_codes: NDArray[np.int32]
+    codes: NDArray[np.int32]
+    corrections: tuple[Corrections, ...]
+    models: tuple[IntegerModel, ...]
+
+    @cached_property
+    def values(self) -> ColumnValues:
+        """What levels stand for."""
+        scale_codes = np.array([each.scale_code for each in self.classes], np.int32)
+        model_codes = np.array([each.model_code for each in self.classes], np.int32)
+        return ColumnValues(
+            ElementModels(model_codes[self.row_classes], len(self.models)),
+            self.codes,
+            scales_of(self.step_codes),
+            scales_of(scale_codes[self.row_classes]),
+            shifts_by_model(self.corrections, len(self.models), self.num_paths > 0),
+            self.num_paths,
+        )
+
+    def side_arrays(self) -> list[CodedArray]:
+        """The arrays that say which model and which step elements have."""
+        arrays = [self.step_codes, self.codes]
+        if len(self.classes) > 1:
+            arrays.append(self.row_classes.astype(np.int32))
+        return [CodedArray(array, fit_values(array).models) for array in arrays]
+
+    def description(self, side: Sequence[CodedArray]) -> bytes:
+        """Describe the matrix."""
+        fields = [
+            bytes([self.num_paths.bit_length() - 1 if self.num_paths else _NO_TRELLIS]),
+            write_uint(len(self.classes) - 1),
+        ]
+        fields += [write_sint(code) for each in self.classes for code in each]
+        fields += [write_uint(len(self.models) - 1), write_uint(len(self.corrections))]
+        fields += [struct.pack("<4b", *correction) for correction in self.corrections]
+        fields += [write_model(model) for model in self.models]
+        fields += [write_model(array.models.models[0]) for array in side]
+        return b"".join(fields)
+
+
+class Written(NamedTuple):
+    """A matrix and its levels (R n,), model after model."""
+
+    matrix: Matrix
+    levels: NDArray[np.int32]
+
+    def arrays(self) -> list[CodedArray]:
+        """The levels of each model."""
+        ends = np.cumsum(self.matrix.values.counts)[:-1]
+        return [
+            CodedArray(levels, ModelSet((model,)))
+            for levels, model in zip(np.split(self.levels, ends), self.matrix.models, strict=True)
+        ]
+
+
+def payload_of(written: Sequence[Written], *, wide: bool) -> bytes:
+    """Return the payload of matrices."""
+    sides = [each.matrix.side_arrays() for each in written]
+    descriptions = [each.matrix.description(side) for each, side in zip(written, sides, strict=True)]
+    side = encode_body([array for arrays in sides for array in arrays], wide=False)
+    body = encode_body([array for each in written for array in each.arrays()], wide=wide)
+    return b"".join([*descriptions, write_uint(len(side)), side, body])
+
+
+class _Described(NamedTuple):
+    """What stands before the integers of one matrix of a payload."""
+
+    name: str
+    num_rows: int
+    num_columns: int
+    num_paths: int
+    classes: tuple[RowClass, ...]
+    corrections: tuple[Corrections, ...]
+    models: tuple[IntegerModel, ...]
+    side: tuple[ArraySpec, ...]
+
+    def matrix(self, arrays: Sequence[NDArray[np.int64]]) -> Matrix:
+        """Join the description and the side arrays.
+
+        Raises:
+            Corrupt: one of them holds what there is not.
+        """
+        step_codes, codes, *rest = (array.ravel() for array in arrays)
+        row_classes = rest[0] if rest else np.zeros(self.num_rows, np.int64)
+        _check(step_codes, -MOST_SCALE_CODE, MOST_SCALE_CODE, f"tensor {self.name!r} has a step out of range.")
+        _check(codes, -MOST_CODE, MOST_CODE, f"tensor {self.name!r} has a column's code out of range.")
+        _check(row_classes, 0, len(self.classes) - 1, f"tensor {self.name!r} has a row of no class.")
+        narrow = step_codes.astype(np.int32), codes.astype(np.int32)
+        return Matrix(self.num_paths, self.classes, row_classes, *narrow, self.corrections, self.models)
+
+
+def _check(array: NDArray[np.int64], low: int, high: int, message: str) -> None:
+    if array.size and (int(array.min()) < low or int(array.max()) > high):
+        raise Corrupt(message)
+
+
+def written_of(chunk: Chunk, num_threads: int = 1) -> list[Written]:
+    """Read a payload's matrices, in the order of the chunk's tensors.
+
+    Raises:
+        Corrupt, Incompatible: as for `Sic.decode`.
+    """
+    check_version(chunk, PAYLOAD_VERSION)
+    described, position = _described(chunk)
+    size, position = read_uint(chunk.payload, position)
+    side, position = part_of(chunk.payload, position, size)
+    specs = [spec for each in described for spec in each.side]
+    check_size(side, specs)
+    arrays = iter(decode_body(side, specs))
+    matrices = [each.matrix([next(arrays) for _ in each.side]) for each in described]
+    levels_of = [matrix.values.counts for matrix in matrices]
+    main = [
+        ArraySpec(1, count, ModelSet((model,)))
+        for matrix, counts in zip(matrices, levels_of, strict=True)
+        for model, count in zip(matrix.models, counts.tolist(), strict=True)
+    ]
+    body = chunk.payload[position:]
+    check_size(body, main)
+    levels = [np.empty(int(counts.sum()), np.int32) for counts in levels_of]
+    elements = [
+        Integers(part)
+        for array, counts in zip(levels, levels_of, strict=True)
+        for part in np.split(array, np.cumsum(counts)[:-1])
+    ]
+    decode_into(body, main, elements, num_threads=num_threads)
+    return [Written(matrix, array) for matrix, array in zip(matrices, levels, strict=True)]
+
+
+def _described(chunk: Chunk) -> tuple[list[_Described], int]:
+    """Read the descriptions of a payload; returns them and the position after them."""
+    payload, position = chunk.payload, 0
+    found: list[_Described] = []
+    for spec, span in element_ranges(chunk):
+        rows, columns = tile_rows(spec, span)
+        if spec.dtype not in LOSSY_DTYPES or len(spec.shape) < 2 or not spec.num_elements or rows * columns == 0:
+            raise Corrupt(f"tensor {spec.name!r} of dtype {spec.dtype} cannot have a sic payload.")
+        if any(end % (spec.num_elements // spec.num_rows) for end in span):
+            raise Corrupt(f"tensor {spec.name!r} has a tile that is not of whole rows.")
+        head, position = part_of(payload, position, 1)
+        if head[0] > _NO_TRELLIS:
+            raise Corrupt(f"tensor {spec.name!r} has more than 32 paths.")
+        num_classes, position = _count(payload, position, f"tensor {spec.name!r} has too many classes of rows.")
+        classes: list[RowClass] = []
+        for _ in range(num_classes):
+            scale_code, position = read_sint(payload, position)
+            model_code, position = read_sint(payload, position)
+            if abs(scale_code) > MOST_SCALE_CODE or abs(model_code) > MOST_CODE:
+                raise Corrupt(f"tensor {spec.name!r} has a class of rows out of range.")
+            classes.append(RowClass(scale_code, model_code))
+        num_models, position = _count(payload, position, f"tensor {spec.name!r} has too many models.")
+        num_corrected, position = read_uint(payload, position)
+        if num_corrected > num_models:
+            raise Corrupt(f"tensor {spec.name!r} has more corrections than models.")
+        fields, position = part_of(payload, position, 4 * num_corrected)
+        models: list[IntegerModel] = []
+        for _ in range(num_models + 2 + (num_classes > 1)):
+            model, position = read_model(payload, position)
+            models.append(model)
+        lengths = [columns, columns, rows]
+        side = [
+            ArraySpec(1, length, ModelSet((model,)))
+            for length, model in zip(lengths, models[num_models:], strict=False)
+        ]
+        found.append(
+            _Described(
+                spec.name,
+                rows,
+                columns,
+                1 << head[0] if head[0] < _NO_TRELLIS else 0,
+                tuple(classes),
+                tuple(struct.iter_unpack("<4b", fields)),
+                tuple(models[:num_models]),
+                tuple(side),
+            )
+        )
+    return found, position
+
+
+def _count(payload: bytes, position: int, message: str) -> tuple[int, int]:
+    """Read a number of classes or models, which is stored less one."""
+    count, position = read_uint(payload, position)
+    if count >= MOST_MODELS:
+        raise Corrupt(message)
+    return count + 1, position

@@ -1,0 +1,294 @@
+"""From a matrix and its curvature to levels: column after column, errors fed back, prices from what came before."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewbits.chunk import Loss
+from fewbits.coder.integers import IntegerModel
+from fewbits.method import Curvature
+from fewbits.methods.sic.config import SicConfig
+from fewbits.methods.sic.payload import (
+    MOST_SCALE_CODE,
+    SCALE_UNIT,
+    Matrix,
+    RowClass,
+    Written,
+    scales_of,
+    shifts_by_model,
+)
+from fewbits.models.descriptions import write_model
+from fewbits.models.fit import bits_of_each, fit_values
+from fewbits.quantize.columns import MOST_PATHS, ColumnCoder, ElementModels, levels_by_model
+from fewbits.quantize.trellis import MOST_PRICED, NO_CORRECTIONS, Corrections, prices_of_costs, trellis_step
+from fewbits.quantize.weights import Weights, distortion_of_bits
+
+_BLOCK = 64  # columns between two matrix products that feed errors back
+_PATH = 192  # elements of a path in a column at least: what a path has chosen at a column's end costs some bits
+_SAMPLE = 2048  # rows that prices are found on
+_LOWEST, _OCTAVES = -7, 25  # of the scales that models are for, in steps
+_PRICED_BITS = 2.5  # of a model's level: where it costs more, a point's correction gains nothing
+_FINE = 93  # elements a row or column from which its scale is told to a quarter of an octave; below, to a half
+_MOST_ROW_CODE = 12  # octaves that a row's scale may be off its tensor's, either way
+
+
+class Candidate(NamedTuple):
+    """A matrix ready to be written, and what it lost."""
+
+    written: Written
+    loss: Loss
+
+
+class Problem(NamedTuple):
+    """A matrix (R, n) in the units in which all its errors count alike, column after column.
+
+    columns: (n, R) float32, W diag(sqrt outputs) U, transposed; factor: (n, n) float64, upper triangular, with
+    factor factorᵀ = inputs; row_scale_codes: (R,), of 1 / sqrt(outputs).
+    """
+
+    columns: NDArray[np.float32]
+    factor: NDArray[np.float64]
+    row_scale_codes: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, weights: Weights, curvature: Curvature, settings: SicConfig) -> "Problem":
+        """Take a matrix's weights, the curvature's outputs being of its rows."""
+        rows = curvature.outputs.size
+        outputs = curvature.outputs if settings.row_weights else np.full(rows, curvature.outputs.mean())
+        # A quarter of an octave: finer, a row's own scale would not be worth what it takes to say it.
+        codes = 2 * np.rint(np.log2(outputs) * (-SCALE_UNIT / 4)).astype(np.int64)
+        codes = np.clip(codes, -MOST_SCALE_CODE, MOST_SCALE_CODE)
+        factor = factor_of(curvature.inputs)
+        if not settings.feedback:  # errors of columns as if they did not meet
+            factor = np.diag(np.sqrt(np.diag(curvature.inputs)))
+        # NUMERICS: in a unit that is a power of 2, so that no factor leaves float32's range before the product does.
+        unit = 2.0 ** np.rint(np.log2(np.diag(factor).max()))
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is out of reach
+            matrix = (weights.values() * unit).astype(np.float32).reshape(rows, -1) / scales_of(codes)[:, None]
+            return cls(np.ascontiguousarray((matrix @ (factor / unit).astype(np.float32)).T), factor, codes)
+
+    def sampled(self) -> "Problem":
+        """Some of the rows, evenly spread."""
+        rows = self.columns.shape[1]
+        chosen = slice(None, None, -(-rows // _SAMPLE))
+        return Problem(np.ascontiguousarray(self.columns[:, chosen]), self.factor, self.row_scale_codes[chosen])
+
+
+def factor_of(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return U, upper triangular, with U Uᵀ the covariance (n, n).
+
+    What is not positive definite, for lack of inputs or by rounding, is damped until it is.
+    """
+    mean = float(np.trace(covariance)) / len(covariance)
+    damping = 0.0
+    while True:
+        try:
+            flipped = covariance[::-1, ::-1] + damping * mean * np.eye(len(covariance))
+            return np.ascontiguousarray(np.linalg.cholesky(flipped)[::-1, ::-1], np.float64)
+        except np.linalg.LinAlgError:
+            damping = max(10 * damping, 1e-6)
+
+
+class _Learned(NamedTuple):
+    """What a search goes by: points and prices of each model of the grid."""
+
+    corrections: tuple[Corrections, ...]
+    prices: NDArray[np.float32]
+
+
+class _Grid:
+    """Models by scale, evenly spaced in octaves, and the codes of rows and columns on it."""
+
+    def __init__(self, problem: Problem, settings: SicConfig) -> None:
+        num_columns, num_rows = problem.columns.shape
+        self.unit = 0.25 if min(num_columns, num_rows) >= _FINE else 0.5
+        size = round(_OCTAVES / self.unit) if settings.column_models else 1
+        self.centres = 2.0 ** (_LOWEST + self.unit * np.arange(size))
+        self.scales = np.exp2(_LOWEST + self.unit * (np.arange(size - 1) + 0.5))
+        codes = np.zeros(num_rows, np.int32)
+        if settings.column_models:
+            magnitudes = np.abs(problem.columns) * (np.diag(problem.factor) > 0)[:, None]
+            means = magnitudes.mean(1, keepdims=True, dtype=np.float64)
+            relative = (magnitudes / np.where(means > 0, means, 1)).mean(0, dtype=np.float64)
+            most = round(_MOST_ROW_CODE / self.unit)
+            codes = np.rint(np.log2(np.maximum(relative, 1e-30)) / self.unit).clip(-most, most).astype(np.int32)
+        self.models = ElementModels(codes, size)
+        self.row_units = (2.0 ** (-self.unit * codes)).astype(np.float32)
+
+
+class MatrixQuantiser:
+    """Quantises one matrix at any step."""
+
+    def __init__(self, weights: Weights, curvature: Curvature, settings: SicConfig) -> None:
+        """Take a matrix's weights; `curvature.outputs` are of its rows.
+
+        Args:
+            weights: (R n,), all finite.
+            curvature: inputs (n, n) and outputs (R,).
+            settings: what may be done.
+        """
+        self._weights, self._settings = weights, settings
+        self._problem = Problem.of(weights, curvature, settings)
+
+    def candidate(self, step: float) -> Candidate | None:
+        """Quantise; None if a weight is out of reach, or a reconstruction would not be finite.
+
+        Args:
+            step: of scalar quantisation, in the root of the units in which errors count.
+        """
+        if not np.isfinite(self._problem.columns).all():
+            return None
+        if self._settings.trellis:
+            step = trellis_step(step)
+        sampled = self._problem.sampled()
+        learned = _Learned((), _prior_prices(_Grid(sampled, self._settings), trellis=self._settings.trellis))
+        for problem in (sampled, sampled, self._problem):
+            run = _Run(problem, step, learned, self._settings)
+            if not run.is_reached:
+                return None
+            if problem is not self._problem:
+                learned = run.learned(learned)
+        return self._written(run)
+
+    def _written(self, run: "_Run") -> Candidate | None:
+        written, bits = run.written()
+        decoded = Weights(np.empty_like(self._weights.bits), self._weights.dtype)
+        if not written.matrix.values.write(decoded, written.levels):
+            return None
+        loss = distortion_of_bits(self._weights, decoded)
+        return Candidate(written, Loss(loss.error, loss.energy, bits))
+
+
+def _prior_prices(grid: _Grid, *, trellis: bool) -> NDArray[np.float32]:
+    """Prices of levels whose mean magnitude is a model's scale: half of them Laplacian, half Gaussian, (K, 255)."""
+    edges = np.arange(-MOST_PRICED, MOST_PRICED + 2) - (0.25 if trellis else 0.5)
+    over = edges / grid.centres[:, None]
+    laplacian = np.where(over < 0, 0.5 * np.exp(np.minimum(over, 0)), 1 - 0.5 * np.exp(-np.maximum(over, 0)))
+    gaussian = 0.5 * (1 + _erf(over / math.sqrt(math.pi)))
+    masses = np.diff(0.5 * (laplacian + gaussian), axis=1)
+    return prices_of_costs(-np.log2(np.maximum(masses, 1e-12)), trellis=trellis)
+
+
+def _erf(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.vectorize(math.erf, otypes=[np.float64])(values)
+
+
+class _Run:
+    """One pass over the columns of a matrix."""
+
+    def __init__(self, problem: Problem, step: float, learned: _Learned, settings: SicConfig) -> None:
+        self._problem, self._learned, self._trellis = problem, learned, settings.trellis
+        self._grid = _Grid(problem, settings)
+        num_columns, num_rows = problem.columns.shape
+        size = self._grid.models.num_models
+        paths = 1 << max(0, min(MOST_PATHS, num_rows // _PATH).bit_length() - 1)
+        self._coder = ColumnCoder(
+            self._grid.models,
+            self._grid.row_units,
+            self._grid.scales,
+            shifts_by_model(learned.corrections, size, settings.trellis),
+            learned.prices,
+            np.zeros(paths if settings.trellis else 0, np.uint32),
+            np.zeros((size, 4)),
+            np.zeros((size, 4), np.int64),
+        )
+        diagonal = np.diag(problem.factor)
+        wanted = step / diagonal if settings.column_steps else np.full(num_columns, step / _geometric_mean(diagonal))
+        codes = np.rint(SCALE_UNIT * np.log2(wanted)).clip(-MOST_SCALE_CODE, MOST_SCALE_CODE)
+        self._step_codes = codes.astype(np.int32)
+        with np.errstate(over="ignore"):
+            self._steps = (scales_of(self._step_codes).astype(np.float64) * diagonal).astype(np.float32)
+        self._codes = np.empty(num_columns, np.int32)
+        self._levels = np.empty(problem.columns.shape, np.int32)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is out of reach
+            self.is_reached = bool((self._steps > 0).all() and np.isfinite(self._steps).all()) and self._code_all()
+
+    def _code_all(self) -> bool:
+        columns = self._problem.columns.copy()
+        diagonal = np.diag(self._problem.factor)
+        # What a reconstruction of column i has in column j, by its own: U[i, j] / U[i, i].
+        shares = (self._problem.factor / diagonal[:, None]).astype(np.float32)
+        count = len(columns)
+        for start in range(0, count, _BLOCK):
+            stop = min(start + _BLOCK, count)
+            block = columns[start:stop]
+            feedback = np.ascontiguousarray(shares[start:stop, start:stop])
+            coded = self._coder.code(block, feedback, self._steps[start:stop])
+            if coded is None:
+                return False
+            self._codes[start:stop], self._levels[start:stop] = coded
+            if stop < count:
+                columns[stop:] -= shares[start:stop, stop:].T @ block
+        return True
+
+    def learned(self, before: _Learned) -> _Learned:
+        """What levels cost by tables of their own, and where their points should be."""
+        models, costs = self._models()
+        prices, corrections = before.prices.copy(), [NO_CORRECTIONS] * len(models)
+        at = np.arange(-MOST_PRICED, MOST_PRICED + 1)
+        for index, (model, cost) in enumerate(zip(models, costs, strict=True)):
+            count = int(self._coder.counts[index].sum())
+            if count:
+                prices[index] = prices_of_costs(bits_of_each(model, at), trellis=self._trellis)
+            if count and cost < _PRICED_BITS * count:
+                corrections[index] = self._corrections(index)
+        return _Learned(tuple(corrections), prices)
+
+    def _corrections(self, index: int) -> Corrections:
+        totals, counts = self._coder.totals[index], self._coder.counts[index]
+        zero, minus_one, one, others = (
+            min(max(round(256 * total / count), -128), 127) if count else 0
+            for total, count in zip(totals.tolist(), counts.tolist(), strict=True)
+        )
+        return zero, minus_one, one, others
+
+    def _models(self) -> tuple[list[IntegerModel], list[float]]:
+        """The model of each scale on the grid, and what its levels cost in bits."""
+        models, costs = list[IntegerModel](), list[float]()
+        for part in np.split(self._sorted(), np.cumsum(self._coder.counts.sum(1))[:-1]):
+            if not part.size:
+                models.append(IntegerModel(None))
+                costs.append(0.0)
+                continue
+            fit = fit_values(part)
+            models.append(fit.models.models[0])
+            costs.append(fit.bits)
+        return models, costs
+
+    def _sorted(self) -> NDArray[np.int32]:
+        return levels_by_model(self._grid.models.of(self._codes), self._levels)
+
+    def written(self) -> tuple[Written, float]:
+        """What is written, and its bits."""
+        models, costs = self._models()
+        used = np.flatnonzero(self._coder.counts.sum(1))
+        first, last = int(used[0]), int(used[-1])
+        corrections = self._learned.corrections[first : last + 1]
+        while corrections and not any(corrections[-1]):
+            corrections = corrections[:-1]
+        pairs = np.stack([self._problem.row_scale_codes, self._grid.models.row_codes.astype(np.int64)], axis=1)
+        classes, row_classes = np.unique(pairs, axis=0, return_inverse=True)
+        matrix = Matrix(
+            self._coder.states.size,
+            tuple(RowClass(*each) for each in classes.tolist()),
+            row_classes.reshape(-1).astype(np.int64),
+            self._step_codes,
+            self._codes - np.int32(first),
+            corrections,
+            tuple(models[first : last + 1]),
+        )
+        side = matrix.side_arrays()
+        # What a fit costs has its model's description in it, which the matrix's has as well.
+        fitted = [model for model, cost in zip(models, costs, strict=True) if cost]
+        fitted += [array.models.models[0] for array in side]
+        described = len(matrix.description(side)) - sum(len(write_model(model)) for model in fitted)
+        counts = self._coder.counts.sum(1).tolist()
+        padding = sum(-count * model.shift % 8 for count, model in zip(counts, models, strict=True))
+        bits = sum(costs) + sum(fit_values(array.values).bits for array in side) + 8 * described + padding
+        return Written(matrix, self._sorted()), bits
+
+
+def _geometric_mean(values: NDArray[np.float64]) -> float:
+    return float(np.exp(np.log(values).mean()))
