@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 NAMES = (
     "minilm",
+    "calibrated",
+    "correlated",
     "gaussian",
     "resnet20",
     "stories",

@@ -54,13 +54,13 @@ def main(verb: str, *arguments: str) -> None:
         "load": lambda: fewbits.load(arguments[0]),
     }
     _ = fewbits.compress, fewbits.load  # `import fewbits` puts off what it needs: torch is imported here
-    before, exact = _start()
+    before, exact = mark()
     result = calls[verb]()
-    print(json.dumps({"import_bytes": after_import, "torch_bytes": before, "above": _peak() - before, "exact": exact}))
+    print(json.dumps({"import_bytes": after_import, "torch_bytes": before, "above": peak() - before, "exact": exact}))
     del result
 
 
-def _start() -> tuple[int, bool]:
+def mark() -> tuple[int, bool]:
     """Return the bytes to measure from, and whether the peak is counted from here on.
 
     Where Linux lets a process clear its peak, they are the resident ones now. Else they are the peak so far, and what
@@ -69,16 +69,16 @@ def _start() -> tuple[int, bool]:
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
-        return _peak(), False
+        return peak(), False
     return _resident(), True
 
 
 def _resident() -> int:
     """Return the bytes resident now, or at the peak where the system does not say."""
-    return _status("VmRSS") or _peak()
+    return _status("VmRSS") or peak()
 
 
-def _peak() -> int:
+def peak() -> int:
     """Return the greatest number of bytes resident so far.
 
     By /proc where there is one: `ru_maxrss` of a process that another one started counts the memory of that one.

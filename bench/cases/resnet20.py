@@ -16,6 +16,7 @@ from .row import Figure, Measured, Row
 takes_rivals = True
 
 MAX_POINTS_LOST = 1.5
+CALIBRATION, CALIBRATED_SHARES = 512, (16, 12, 20)  # training images; of the module tried on them
 MODULE_SHARES, MODULE_POINTS_LOST = (12, 13, 16), 1.0  # of the module, tried on random images; asked of the first
 
 
@@ -70,6 +71,20 @@ def rows(options: Options) -> Iterator[Row]:
                     asked=asked,
                     **common,
                 )
+            seen, _ = data_loaders().cifar10_train()
+            chosen = np.random.RandomState(options.seed).permutation(len(seen))[:CALIBRATION]
+            batches = list(_planes(seen[chosen]).split(32))
+            for share in CALIBRATED_SHARES:
+                asked = (Figure("points_lost", "<=", MODULE_POINTS_LOST),) if share == CALIBRATED_SHARES[0] else ()
+                yield fewbits_row(
+                    f"fewbits calibrated 1/{share}",
+                    path=path,
+                    budget=source_size // share,
+                    inputs=batches,
+                    inputs_are=f"{CALIBRATION} training images",
+                    asked=asked,
+                    **common,
+                )
     yield from beside_rows(rival_rows(options.rivals, tensors, quality), checkpoint, tensors, quality, options.seed)
 
 
@@ -78,10 +93,16 @@ def predictions(tensors: Tensors, images: np.ndarray) -> np.ndarray:
     import torch
 
     network = _network(tensors)
-    planes = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
     with torch.inference_mode():
-        batches = module_of("cifar10").inputs_of(planes).contiguous().split(250)
+        batches = _planes(images).split(250)
         return torch.cat([network(batch).argmax(1) for batch in batches]).numpy()
+
+
+def _planes(images: np.ndarray) -> Any:
+    """Images (N, 32, 32, 3) uint8 as the network reads them."""
+    import torch
+
+    return module_of("cifar10").inputs_of(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).contiguous()
 
 
 def _network(tensors: Tensors) -> Any:

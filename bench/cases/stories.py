@@ -13,7 +13,8 @@ from .story_model import Stories, checkpoint, story_module
 takes_rivals = True
 
 SHARES = (8, 10, 12)  # of the file
-MOST_PERPLEXITY = 1.03  # times the original's, at an eighth
+CALIBRATED_SHARES, CALIBRATED = (6, 7, 8, 10, 12), 10  # with text to look at; of which something is asked
+MOST_PERPLEXITY = 1.03  # times the original's, at an eighth, or with text at a tenth
 
 
 def rows(options: Options) -> Iterator[Row]:
@@ -28,6 +29,21 @@ def rows(options: Options) -> Iterator[Row]:
     yield Row("original", {"size": path.stat().st_size, **original})
     if not options.rivals_only:
         with tempfile.TemporaryDirectory() as scratch:
+            batches = stories.calibration()
+            for share in CALIBRATED_SHARES:
+                yield fewbits_row(
+                    f"fewbits calibrated 1/{share}",
+                    story_module(tensors),
+                    tensors,
+                    stories.quality,
+                    Path(scratch) / "stories.fewbits",
+                    budget=path.stat().st_size // share,
+                    seed=options.seed,
+                    inputs=batches,
+                    inputs_are=f"{len(batches)} windows of TinyStories",
+                    measure="probabilities",
+                    asked=(Figure("perplexity", "<=", round(most, 4)),) if share == CALIBRATED else (),
+                )
             for share in SHARES:
                 for inputs in (None, "synthetic"):
                     yield fewbits_row(

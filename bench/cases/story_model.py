@@ -12,6 +12,7 @@ from .inputs import data_file, data_loaders
 from .row import Measured
 
 WINDOW, NUM_WINDOWS = 900, 100  # characters of whole lines, at most; windows that are read
+NUM_CALIBRATION = 256  # further windows
 _HEADS, _KEY_HEADS, _HEAD_WIDTH = 8, 4, 8
 _BASE, _EPSILON = 10_000.0, 1e-5
 _START = 1  # the token before every text
@@ -101,7 +102,15 @@ class Stories:
     def __init__(self) -> None:
         vocabulary = data_loaders().tok512(data_file("models/stories260k-tok512.bin"))
         text = data_file("text/tinystories-train-head.txt").read_text(encoding="utf-8").replace("\n\n", "\n")
-        self._tokens = [_encoded(window, vocabulary) for window in _windows(text)]
+        windows = list(_windows(text, NUM_WINDOWS + NUM_CALIBRATION))
+        self._tokens = [_encoded(window, vocabulary) for window in windows[:NUM_WINDOWS]]
+        self._others = [_encoded(window, vocabulary) for window in windows[NUM_WINDOWS:]]
+
+    def calibration(self) -> list[Any]:
+        """Return the windows after those that are judged, (1, T) int64 each."""
+        import torch
+
+        return [torch.tensor(tokens[:-1])[None] for tokens in self._others]
 
     def quality(self, tensors: Tensors) -> dict[str, Measured]:
         """Return the perplexity of a checkpoint."""
@@ -118,14 +127,14 @@ class Stories:
         return {"perplexity": float(np.exp(nats / count)), "num_tokens": count}
 
 
-def _windows(text: str) -> Iterator[str]:
-    """The first windows: whole lines, joined up to so many characters."""
+def _windows(text: str, most: int) -> Iterator[str]:
+    """The first windows: whole lines, joined up to WINDOW characters."""
     window, found = "", 0
     for line in text.splitlines(keepends=True):
         if window and len(window) + len(line) > WINDOW:
             yield window.rstrip("\n")
             found += 1
-            if found == NUM_WINDOWS:
+            if found == most:
                 return
             window = ""
         window += line

@@ -1,0 +1,125 @@
+"""all-MiniLM-L6-v2 with a thousand sentences to look at: drift by size, and what each part of the method gives."""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from . import Options, peak_memory
+from .inputs import load_fewbits, minilm_folder, need
+from .row import Figure, Measured, Row
+
+takes_rivals = False  # those of `minilm` stand beside these rows: the same model, sentences and measure
+
+SENTENCES = 1024  # of STS-B's train split, none of them in dev
+# Greatest drift asked of a size.
+CALIBRATED = {
+    "4.6MB": None,
+    "4.95MB": 0.05,
+    "5.1MB": 0.05,
+    "5.8MB": None,
+    "7.15MB": 0.0118,
+    "7.35MB": 0.0118,
+    "8.67MB": None,
+    "11.38MB": None,
+}
+SYNTHETIC = {"5.8MB": None, "7MB": 0.05, "8.67MB": None, "9.4MB": 0.0118, "11.38MB": None}
+ABLATED = ("5.1MB", "7.35MB")
+# From weighted rounding to the whole: each line is what it says, with all else as above it.
+ABLATION = {
+    "weighted rounding, one model": {
+        "feedback": False,
+        "column_models": False,
+        "trellis": False,
+    },
+    "weighted rounding, models by column and row": {"feedback": False, "trellis": False},
+    "GPTQ, one model": {"column_steps": False, "column_models": False, "trellis": False},
+    "GPTQ, models by column and row": {"column_steps": False, "trellis": False},
+    "steps by column, one model": {"column_models": False, "trellis": False},
+    "steps by column, models by column and row": {"trellis": False},
+    "all, but rows alike": {"row_weights": False},
+    "all": {},
+}
+OUT_OF_DOMAIN = 1.6  # times the drift in the domain, at most
+SECONDS, MEMORY = 90.0, 3.0  # with all that inputs take; at its peak, times the model's size, above what is loaded
+
+
+def rows(options: Options) -> Iterator[Row]:
+    """Measure calibrated files, synthetic ones, each part of the method by itself, time and memory."""
+    need("transformers", "scipy", "safetensors", "torch")
+    from .sentence_embedding import SentenceEmbedding
+
+    folder = minilm_folder()
+    model = SentenceEmbedding(folder, elsewhere=True)
+    yield Row("original", {"size": (folder / "model.safetensors").stat().st_size, **model.original_quality()})
+    fewbits = load_fewbits("compress", "load", "curvatures")
+    batches = model.training_batches(SENTENCES)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "minilm.fewbits"
+        for budget, drift in CALIBRATED.items():
+            asked = (
+                Figure("encode_seconds", "<=", SECONDS),
+                Figure("times_float32_size", "<=", MEMORY),
+                Figure("drift_ratio", "<=", OUT_OF_DOMAIN),
+            )
+            if drift is not None:
+                asked = (Figure("drift", "<=", drift), *asked)
+            yield _row(f"calibrated {budget}", model, path, budget, options.seed, asked, inputs=batches)
+        for budget, drift in SYNTHETIC.items():
+            asked = () if drift is None else (Figure("drift", "<=", drift),)
+            yield _row(f"synthetic {budget}", model, path, budget, options.seed, asked, inputs="synthetic")
+        curvatures = fewbits.curvatures(model.fresh_module(), batches, measure=model.embedding_of, seed=options.seed)
+        for budget in ABLATED:
+            for name, settings in ABLATION.items():
+                method = _method(settings)
+                yield _row(
+                    f"{name}, {budget}", model, path, budget, options.seed, (), statistics=curvatures, method=method
+                )
+
+
+def _method(settings: dict[str, bool]) -> Any:
+    fewbits = load_fewbits("Sic", "SicConfig")
+    return fewbits.Sic(fewbits.SicConfig(**settings))
+
+
+def _row(
+    name: str,
+    model: Any,
+    path: Path,
+    budget: str,
+    seed: int,
+    asked: tuple[Figure, ...],
+    **given: Any,
+) -> Row:
+    """Compress the module, and measure what its file decodes to, in the domain and elsewhere."""
+    fewbits = load_fewbits("compress", "load")
+    measure = {"measure": model.embedding_of} if not isinstance(given.get("inputs", ""), str) else {}
+    module = model.fresh_module()
+    before, _ = peak_memory.mark()
+    start = time.perf_counter()
+    report = fewbits.compress(module, path, budget=budget, seed=seed, **given, **measure)
+    encode_seconds = time.perf_counter() - start
+    above = peak_memory.peak() - before
+    start = time.perf_counter()
+    decoded = {key: tensor.numpy() for key, tensor in fewbits.load(path).items()}
+    decode_seconds = time.perf_counter() - start
+    measured: dict[str, Measured] = {
+        "size": path.stat().st_size,
+        "relative_error": report.overall_error,
+        **model.quality(decoded),
+        "estimated_bits": report.estimated_bits,
+        "actual_bits": report.actual_bits,
+        "encode_seconds": encode_seconds,
+        "decode_seconds": decode_seconds,
+        "times_float32_size": above / sum(tensor.nbytes for tensor in model.tensors.values()),
+        "note": "; ".join(report.notes),
+    }
+    measured["drift_ratio"] = float(measured["drift_elsewhere"]) / max(float(measured["drift"]), 1e-9)
+    inputs = given.get("inputs")
+    settings: dict[str, Any] = {"budget": budget, "seed": seed}
+    if inputs is not None:
+        settings["inputs"] = inputs if isinstance(inputs, str) else f"{SENTENCES} sentences of STS-B train"
+    if "method" in given:
+        settings |= given["method"].config.to_json()
+    return Row(name, measured, asked, settings)
