@@ -1,5 +1,6 @@
 """all-MiniLM-L6-v2 with a thousand sentences to look at: drift by size, and what each part of the method gives."""
 
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -41,6 +42,7 @@ ABLATION = {
     "all, but rows alike": {"row_weights": False},
     "all": {},
 }
+LOADED, LOADS, LOAD_RATIO = "7.15MB", 21, 1.3  # the size of two files, how often each is loaded, their times
 OUT_OF_DOMAIN = 1.6  # times the drift in the domain, at most
 SECONDS, MEMORY = 90.0, 3.0  # with all that inputs take; at its peak, times the model's size, above what is loaded
 
@@ -57,7 +59,7 @@ def rows(options: Options) -> Iterator[Row]:
     batches = model.training_batches(SENTENCES)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "minilm.fewbits"
-        for budget, drift in CALIBRATED.items():
+        for budget, drift in CALIBRATED.items() if options.wants("inputs") else ():
             asked = (
                 Figure("encode_seconds", "<=", SECONDS),
                 Figure("times_float32_size", "<=", MEMORY),
@@ -66,9 +68,13 @@ def rows(options: Options) -> Iterator[Row]:
             if drift is not None:
                 asked = (Figure("drift", "<=", drift), *asked)
             yield _row(f"calibrated {budget}", model, path, budget, options.seed, asked, inputs=batches)
-        for budget, drift in SYNTHETIC.items():
+        for budget, drift in SYNTHETIC.items() if options.wants("synthetic") else ():
             asked = () if drift is None else (Figure("drift", "<=", drift),)
             yield _row(f"synthetic {budget}", model, path, budget, options.seed, asked, inputs="synthetic")
+        if options.wants("load"):
+            yield _load_row(model, Path(scratch), options.seed)
+        if not options.wants("ablation"):
+            return
         curvatures = fewbits.curvatures(model.fresh_module(), batches, measure=model.embedding_of, seed=options.seed)
         for budget in ABLATED:
             for name, settings in ABLATION.items():
@@ -76,6 +82,28 @@ def rows(options: Options) -> Iterator[Row]:
                 yield _row(
                     f"{name}, {budget}", model, path, budget, options.seed, (), statistics=curvatures, method=method
                 )
+
+
+def _load_row(model: Any, scratch: Path, seed: int) -> Row:
+    """Loading a file of `sic` and one of `ecsq`, of the same size, in turns."""
+    fewbits = load_fewbits("compress", "load")
+    seconds: dict[str, list[float]] = {"sic": [], "ecsq": []}
+    for method in seconds:
+        path = scratch / f"{method}.fewbits"
+        fewbits.compress(model.fresh_module(), path, budget=LOADED, seed=seed, inputs="synthetic", method=method)
+    for _ in range(LOADS):
+        for method, taken in seconds.items():
+            start = time.perf_counter()
+            fewbits.load(scratch / f"{method}.fewbits")
+            taken.append(time.perf_counter() - start)
+    medians = {method: statistics.median(taken) for method, taken in seconds.items()}
+    measured: dict[str, Measured] = {
+        "sic_seconds": medians["sic"],
+        "ecsq_seconds": medians["ecsq"],
+        "ratio": medians["sic"] / medians["ecsq"],
+    }
+    asked = (Figure("ratio", "<=", LOAD_RATIO),)
+    return Row(f"load, {LOADED}, beside ecsq", measured, asked, {"loads": LOADS})
 
 
 def _method(settings: dict[str, bool]) -> Any:

@@ -1,6 +1,7 @@
 #include "columns.h"
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "errors.h"
@@ -71,6 +72,111 @@ void search_column(TrellisSearch& trellis, const TrellisStates& states, const st
     }
 }
 
+// Makes values of levels, a column after the other.
+class Columns {
+public:
+    Columns(const ColumnLevels& coded, const BlockLoops& loops)
+        : coded_(coded), loops_(loops), rows_(coded.models.num_rows), codes_(coded.models.row_codes, coded.models.row_codes + rows_) {
+        std::sort(codes_.begin(), codes_.end());
+        codes_.erase(std::unique(codes_.begin(), codes_.end()), codes_.end());
+        kinds_.resize(rows_);
+        sizes_.resize(codes_.size());
+        for (size_t r = 0; r < rows_; ++r) {
+            const auto at = std::lower_bound(codes_.begin(), codes_.end(), coded.models.row_codes[r]) - codes_.begin();
+            kinds_[r] = static_cast<uint32_t>(at);
+            ++sizes_[kinds_[r]];
+        }
+        for (size_t m = 0; m < coded.models.num_models; ++m) {
+            next_.push_back(coded.levels + coded.starts[m]);
+            left_.push_back(coded.starts[m + 1] - coded.starts[m]);
+        }
+        models_.resize(codes_.size());
+        levels_.resize(rows_);
+        values_.resize(rows_);
+        mirrors_.resize(rows_);
+    }
+
+    // Writes the words of a column's values.
+    void write(size_t column, unsigned char* words) {
+        read(coded_.codes[column]);
+        follow();
+        const float step = coded_.steps[column];
+        for (size_t r = 0; r < rows_; ++r) {
+            // WIRE: float32, one rounding an operation.
+            values_[r] = mirrored(static_cast<float>(levels_[r]) + values_[r], mirrors_[r]) * step * coded_.row_scales[r];
+        }
+        loops_.round(values_.data(), rows_);
+        int32_t greatest = 0;  // magnitudes compare as their bits do
+        for (size_t r = 0; r < rows_; ++r) {
+            greatest = std::max(greatest, static_cast<int32_t>(bits_of(values_[r]) & 0x7FFFFFFFu));
+        }
+        finite_ &= greatest < 0x7F800000;
+        loops_.store(values_.data(), rows_, words);
+    }
+
+    bool is_finite() const { return finite_; }
+
+private:
+    // Takes a column's levels from those of their models, with their shifts, which values begin with.
+    void read(int32_t code) {
+        for (size_t k = 0; k < codes_.size(); ++k) {
+            models_[k] = coded_.models.of_sum(static_cast<int64_t>(code) + codes_[k]);
+            if (left_[models_[k]] < sizes_[k]) throw Corrupt("a model has fewer levels than elements.");
+            left_[models_[k]] -= sizes_[k];
+        }
+        for (size_t r = 0; r < rows_; ++r) {
+            const uint32_t model = models_[kinds_[r]];
+            levels_[r] = *next_[model]++;
+            values_[r] = shift_of(coded_.shifts[model], levels_[r]);
+        }
+    }
+
+    // Tells which of the levels' values are mirrored.
+    void follow() {
+        if (coded_.num_paths == 1) {  // a state that stays in a register
+            uint32_t state = states_[0];
+            for (size_t r = 0; r < rows_; ++r) {
+                mirrors_[r] = is_mirrored(state);
+                state = next_state(state, static_cast<uint32_t>(levels_[r]) & 1);
+            }
+            states_[0] = state;
+            return;
+        }
+        for (size_t r = 0; r < rows_; r += coded_.num_paths) {
+            if (coded_.num_paths == 0) return;
+            for (size_t lane = 0; lane < std::min(coded_.num_paths, rows_ - r); ++lane) {
+                mirrors_[r + lane] = is_mirrored(states_[lane]);
+                states_[lane] = next_state(states_[lane], static_cast<uint32_t>(levels_[r + lane]) & 1);
+            }
+        }
+    }
+
+    const ColumnLevels& coded_;
+    const BlockLoops& loops_;
+    size_t rows_;
+    std::vector<int32_t> codes_;    // of rows, each once
+    std::vector<uint32_t> kinds_;   // of rows: places among the codes
+    std::vector<size_t> sizes_;     // how many rows have each code
+    std::vector<uint32_t> models_;  // by code, in the present column
+    std::vector<const int32_t*> next_;
+    std::vector<size_t> left_;
+    std::vector<int32_t> levels_;
+    std::vector<float> values_;
+    std::vector<uint32_t> mirrors_;
+    TrellisStates states_{};
+    bool finite_ = true;
+};
+
+// Copies words that lie column after column to where they lie row after row.
+template <size_t kWidth>
+void transpose(const unsigned char* strip, size_t rows, size_t count, unsigned char* out, size_t columns) {
+    for (size_t r = 0; r < rows; ++r) {
+        for (size_t i = 0; i < count; ++i) {
+            std::memcpy(out + (r * columns + i) * kWidth, strip + (i * rows + r) * kWidth, kWidth);
+        }
+    }
+}
+
 }  // namespace
 
 bool code_columns(const ColumnSearch& search, size_t count, float* columns, const float* feedback, const float* steps,
@@ -121,37 +227,20 @@ bool code_columns(const ColumnSearch& search, size_t count, float* columns, cons
 
 bool column_values(const ColumnLevels& coded, FloatType type, unsigned char* out) {
     const DefaultFloatEnvironment environment;
-    const BlockLoops& loops = loops_of(type);
-    const ElementModels& models = coded.models;
-    const size_t rows = models.num_rows, columns = coded.num_columns, width = width_of(type);
-    std::vector<size_t> next(coded.starts, coded.starts + models.num_models);
-    std::vector<float> strip(kStrip * rows);
-    TrellisStates states{};
-    bool finite = true;
+    const size_t rows = coded.models.num_rows, columns = coded.num_columns, width = width_of(type);
+    Columns decoded(coded, loops_of(type));
+    std::vector<unsigned char> strip(kStrip * rows * width);
     for (size_t first = 0; first < columns; first += kStrip) {
         const size_t count = std::min(kStrip, columns - first);
-        for (size_t i = 0; i < count; ++i) {
-            const int32_t code = coded.codes[first + i];
-            const float step = coded.steps[first + i];
-            for (size_t r = 0; r < rows; ++r) {
-                const uint32_t model = models.of(code, r);
-                if (next[model] == coded.starts[model + 1]) throw Corrupt("a model has fewer levels than elements.");
-                const int32_t level = coded.levels[next[model]++];
-                uint32_t& state = states[path_of(r, coded.num_paths)];
-                const float point = static_cast<float>(level) + shift_of(coded.shifts[model], level);
-                // WIRE: float32, one rounding an operation.
-                strip[r * kStrip + i] = mirrored(point, is_mirrored(state)) * step * coded.row_scales[r];
-                move_on(state, level, coded.num_paths);
-            }
-        }
-        for (size_t r = 0; r < rows; ++r) {
-            float* values = &strip[r * kStrip];
-            loops.round(values, count);
-            for (size_t i = 0; i < count; ++i) finite &= (bits_of(values[i]) & 0x7FFFFFFFu) < 0x7F800000u;
-            loops.store(values, count, out + (r * columns + first) * width);
+        for (size_t i = 0; i < count; ++i) decoded.write(first + i, &strip[i * rows * width]);
+        unsigned char* place = out + first * width;
+        switch (width) {
+            case 2: transpose<2>(strip.data(), rows, count, place, columns); break;
+            case 4: transpose<4>(strip.data(), rows, count, place, columns); break;
+            default: transpose<8>(strip.data(), rows, count, place, columns); break;
         }
     }
-    return finite;
+    return decoded.is_finite();
 }
 
 }  // namespace fewbits

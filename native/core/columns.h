@@ -20,8 +20,11 @@ struct ElementModels {
     size_t num_models;
 
     uint32_t of(int32_t column_code, size_t row) const {
+        return of_sum(static_cast<int64_t>(column_code) + row_codes[row]);
+    }
+
+    uint32_t of_sum(int64_t code) const {
         const int64_t last = static_cast<int64_t>(num_models) - 1;
-        const int64_t code = static_cast<int64_t>(column_code) + row_codes[row];
         return static_cast<uint32_t>(code < 0 ? 0 : code > last ? last : code);
     }
 };

@@ -126,7 +126,9 @@ class Sic(Method):
                 failed[unit[0].name] = matrices[unit[0].name]
             else:
                 yield from chunks
-        rest = replace(others, tensors={**others.tensors, **failed})
+        # In the source's order, in which a group of small tensors must be.
+        left = {name: each for name, each in source.tensors.items() if name in others.tensors or name in failed}
+        rest = replace(others, tensors=left)
         if rest.tensors:
             yield from self._others.encode(rest, rate_weight=rate_weight, seed=seed)
 
