@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <vector>
 
 #include "errors.h"
@@ -86,6 +87,9 @@ public:
             kinds_[r] = static_cast<uint32_t>(at);
             ++sizes_[kinds_[r]];
         }
+        order_.resize(rows_);
+        std::iota(order_.begin(), order_.end(), uint32_t{0});
+        std::stable_sort(order_.begin(), order_.end(), [this](uint32_t a, uint32_t b) { return kinds_[a] < kinds_[b]; });
         for (size_t m = 0; m < coded.models.num_models; ++m) {
             next_.push_back(coded.levels + coded.starts[m]);
             left_.push_back(coded.starts[m + 1] - coded.starts[m]);
@@ -124,31 +128,48 @@ private:
             if (left_[models_[k]] < sizes_[k]) throw Corrupt("a model has fewer levels than elements.");
             left_[models_[k]] -= sizes_[k];
         }
+        if (std::adjacent_find(models_.begin(), models_.end()) == models_.end()) {
+            // Each code has a model of its own: its rows' levels lie side by side.
+            const uint32_t* row = order_.data();
+            for (size_t k = 0; k < codes_.size(); ++k) {
+                const TrellisShifts& shifts = coded_.shifts[models_[k]];
+                const int32_t*& next = next_[models_[k]];
+                for (size_t j = 0; j < sizes_[k]; ++j) put(row[j], next[j], shifts);
+                next += sizes_[k];
+                row += sizes_[k];
+            }
+            return;
+        }
         for (size_t r = 0; r < rows_; ++r) {
             const uint32_t model = models_[kinds_[r]];
-            levels_[r] = *next_[model]++;
-            values_[r] = shift_of(coded_.shifts[model], levels_[r]);
+            put(r, *next_[model]++, coded_.shifts[model]);
         }
+    }
+
+    void put(size_t row, int32_t level, const TrellisShifts& shifts) {
+        levels_[row] = level;
+        values_[row] = shift_of(shifts, level);
     }
 
     // Tells which of the levels' values are mirrored.
     void follow() {
-        if (coded_.num_paths == 1) {  // a state that stays in a register
-            uint32_t state = states_[0];
-            for (size_t r = 0; r < rows_; ++r) {
-                mirrors_[r] = is_mirrored(state);
-                state = next_state(state, static_cast<uint32_t>(levels_[r]) & 1);
+        if (coded_.num_paths == 0) return;
+        if (coded_.num_paths <= 2) {  // states that stay in registers: the loop waits for nothing else
+            for (size_t path = 0; path < coded_.num_paths; ++path) {
+                uint32_t state = states_[path];
+                for (size_t r = path; r < rows_; r += coded_.num_paths) step(state, r);
+                states_[path] = state;
             }
-            states_[0] = state;
             return;
         }
         for (size_t r = 0; r < rows_; r += coded_.num_paths) {
-            if (coded_.num_paths == 0) return;
-            for (size_t lane = 0; lane < std::min(coded_.num_paths, rows_ - r); ++lane) {
-                mirrors_[r + lane] = is_mirrored(states_[lane]);
-                states_[lane] = next_state(states_[lane], static_cast<uint32_t>(levels_[r + lane]) & 1);
-            }
+            for (size_t lane = 0; lane < std::min(coded_.num_paths, rows_ - r); ++lane) step(states_[lane], r + lane);
         }
+    }
+
+    void step(uint32_t& state, size_t row) {
+        mirrors_[row] = is_mirrored(state);
+        state = next_state(state, static_cast<uint32_t>(levels_[row]) & 1);
     }
 
     const ColumnLevels& coded_;
@@ -157,6 +178,7 @@ private:
     std::vector<int32_t> codes_;    // of rows, each once
     std::vector<uint32_t> kinds_;   // of rows: places among the codes
     std::vector<size_t> sizes_;     // how many rows have each code
+    std::vector<uint32_t> order_;   // rows, by their codes
     std::vector<uint32_t> models_;  // by code, in the present column
     std::vector<const int32_t*> next_;
     std::vector<size_t> left_;
