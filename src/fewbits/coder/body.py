@@ -22,6 +22,7 @@ from fewbits.native import core
 _MOST_SYMBOLS_PER_BYTE = 45_440  # WIRE: a symbol in chunks costs at least log2(8192 / 8191) bit
 _SLACK_BYTES = 64  # WIRE: what the lanes' states can hold without a word
 _TOO_SHORT = "a payload is too short for the symbols it declares."
+_NO_RAW_BITS = "a body's raw bits run past its end."
 _MOST_WIDE_MODELS = 1 << 16  # WIRE: of all arrays of a body in chunks: decoders hold them all at a time
 
 NARROW_BITS = 40  # of a body beyond its symbols: lengths, and what a lane's state holds in vain
@@ -118,20 +119,20 @@ def decode_body(data: bytes, specs: Sequence[ArraySpec]) -> list[NDArray[np.int6
 
 
 def check_size(data: bytes, specs: Sequence[ArraySpec]) -> None:
-    """Check that a body can hold the symbols of its arrays, as far as that shows before it is read.
+    """Check that a body can hold the symbols and raw bits of its arrays, as far as that shows before it is read.
 
     For who takes memory for arrays before they are decoded.
 
     Raises:
         Corrupt: it cannot.
     """
-    sizes = [
-        spec.num_rows * spec.row_length
-        for spec in specs
-        if spec.models.class_model is None and spec.models.models[0].table is not None
+    one_class = [
+        (spec.num_rows * spec.row_length, spec.models.models[0]) for spec in specs if spec.models.class_model is None
     ]
-    if sum(sizes) > _most_symbols(len(data)):
+    if sum(size for size, model in one_class if model.table is not None) > _most_symbols(len(data)):
         raise Corrupt(_TOO_SHORT)
+    if sum(raw_size(size, model.shift) for size, model in one_class) > len(data):
+        raise Corrupt(_NO_RAW_BITS)
 
 
 def decode_into(data: bytes, specs: Sequence[ArraySpec], elements: Sequence[Elements], *, num_threads: int = 1) -> None:
@@ -247,7 +248,7 @@ class _BodyReader:
             count = int(num_rows[index]) * spec.row_length
             end = self._raw_at + raw_size(count, width)
             if end > len(self._data):
-                raise Corrupt("a body's raw bits run past its end.")
+                raise Corrupt(_NO_RAW_BITS)
             if width:
                 values = unpack_raw(self._data[self._raw_at : end], count, width)
                 rows = order[stop[index] - num_rows[index] : stop[index]]

@@ -22,6 +22,7 @@ from fewbits.methods.sic.payload import (
 from fewbits.models.descriptions import write_model
 from fewbits.models.fit import bits_of_each, fit_values
 from fewbits.quantize.columns import MOST_PATHS, ColumnCoder, ElementModels, levels_by_model
+from fewbits.quantize.rounding import BIT_WORTH
 from fewbits.quantize.trellis import MOST_PRICED, NO_CORRECTIONS, Corrections, prices_of_costs, trellis_step
 from fewbits.quantize.weights import Weights, distortion_of_bits
 
@@ -29,6 +30,7 @@ _BLOCK = 64  # columns between two matrix products that feed errors back
 _PATH = 192  # elements of a path in a column at least: what a path has chosen at a column's end costs some bits
 _SAMPLE = 2048  # rows that prices are found on
 _LOWEST, _OCTAVES = -7, 25  # of the scales that models are for, in steps
+_FEW_BITS = 0.5  # a weight, below which zeros are tried
 _PRICED_BITS = 2.5  # of a model's level: where it costs more, a point's correction gains nothing
 _FINE = 93  # elements a row or column from which its scale is told to a quarter of an octave; below, to a half
 _MOST_ROW_CODE = 12  # octaves that a row's scale may be off its tensor's, either way
@@ -140,25 +142,54 @@ class MatrixQuantiser:
         """
         if not np.isfinite(self._problem.columns).all():
             return None
-        if self._settings.trellis:
-            step = trellis_step(step)
+        wide = trellis_step(step) if self._settings.trellis else step
         sampled = self._problem.sampled()
         learned = _Learned((), _prior_prices(_Grid(sampled, self._settings), trellis=self._settings.trellis))
         for problem in (sampled, sampled, self._problem):
-            run = _Run(problem, step, learned, self._settings)
+            run = _Run(problem, wide, learned, self._settings)
             if not run.is_reached:
                 return None
             if problem is not self._problem:
                 learned = run.learned(learned)
-        return self._written(run)
+        found = self._candidate(*run.written())
+        if found is None or found.loss.bits > _FEW_BITS * self._weights.bits.size:
+            return found
+        # At the coarsest steps a trellis, which has no value at 0, may do worse than nothing at all.
+        nothing = self._candidate(*_zeros(self._problem))
+        slope = BIT_WORTH * step * step
+        return min(
+            (each for each in (found, nothing) if each is not None),
+            key=lambda each: self._cost(each.written) + slope * each.loss.bits,
+        )
 
-    def _written(self, run: "_Run") -> Candidate | None:
-        written, bits = run.written()
-        decoded = Weights(np.empty_like(self._weights.bits), self._weights.dtype)
-        if not written.matrix.values.write(decoded, written.levels):
+    def _candidate(self, written: Written, bits: float) -> Candidate | None:
+        decoded = self._decoded(written)
+        if decoded is None:
             return None
         loss = distortion_of_bits(self._weights, decoded)
         return Candidate(written, Loss(loss.error, loss.energy, bits))
+
+    def _decoded(self, written: Written) -> Weights | None:
+        decoded = Weights(np.empty_like(self._weights.bits), self._weights.dtype)
+        return decoded if written.matrix.values.write(decoded, written.levels) else None
+
+    def _cost(self, written: Written) -> float:
+        """What the errors of a matrix cost."""
+        decoded = self._decoded(written)
+        assert decoded is not None
+        errors = (decoded.values() - self._weights.values()).reshape(self._problem.row_scale_codes.size, -1)
+        felt = (errors / scales_of(self._problem.row_scale_codes)[:, None]) @ self._problem.factor
+        return float((felt * felt).sum())
+
+
+def _zeros(problem: Problem) -> tuple[Written, float]:
+    """A matrix of zeros as it is written, and its bits."""
+    num_columns, num_rows = problem.columns.shape
+    codes = np.zeros(num_columns, np.int32)
+    classes = np.zeros(num_rows, np.int64)
+    matrix = Matrix(0, (RowClass(0, 0),), classes, codes, codes, (), (IntegerModel(None),))
+    bits = 8.0 * len(matrix.description(matrix.side_arrays()))
+    return Written(matrix, np.zeros(num_columns * num_rows, np.int32)), bits
 
 
 def _prior_prices(grid: _Grid, *, trellis: bool) -> NDArray[np.float32]:
