@@ -18,11 +18,12 @@ from fewbits.method import MethodConfig, Source
 from fewbits.methods.epr import EprConfig
 from fewbits.methods.miracle import MiracleConfig
 from fewbits.methods.qswd import QswdConfig
+from fewbits.methods.sic import SicConfig
 from fewbits.plan import TILE
 from fewbits.registry import METHODS, method_class
 from fewbits.sources import entries_of
 from fewbits.tensors import LOSSY_DTYPES
-from tests.golden import handmade, photos
+from tests.golden import handmade, handmade_sic, photos
 from tests.laws import sources
 
 SEED = handmade.SEED
@@ -67,7 +68,9 @@ def encoded(
     entries = entries_of(tensors, copies=not bare)
     stored = {entry.spec.name: tensors[entry.spec.name] for entry in entries if entry.target is None}
     with small_chunks(1 << 15) if id != "miracle" else nullcontext():  # it has no chunks, and is slow in NumPy
-        chunks = list(method_class(id)(config).encode(Source(stored), rate_weight=rate_weight, seed=SEED))
+        known = sources.curvatures(stored) if id == "sic" else {}
+        source = Source(stored, None, known)
+        chunks = list(method_class(id)(config).encode(source, rate_weight=rate_weight, seed=SEED))
     return written(chunks, entries, metadata=metadata, bare=bare)
 
 
@@ -147,11 +150,22 @@ def trellises() -> Case:
         "few bits": sources.normal(rng, 1501, scale=0.2, dtype="float16"),
         "many bits": sources.normal(rng, 1033, scale=40.0, dtype="float64"),
     }
-    constants = {"fewbits.plan.TILE": 1500, "fewbits.plan.SMALL": 2000, "fewbits.methods.ecsq.LEAST_WIDE_BITS": 1 << 11}
+    with small_parts("ecsq"):
+        return Case(encoded("ecsq", tensors, 0.1))
+
+
+@contextmanager
+def small_parts(id: str) -> Iterator[None]:
+    """Tiles and bodies in 32 lanes of what is small."""
+    constants = {
+        "fewbits.plan.TILE": 1500,
+        "fewbits.plan.SMALL": 2000,
+        f"fewbits.methods.{id}.LEAST_WIDE_BITS": 1 << 11,
+    }
     with ExitStack() as stack:
         for name, value in constants.items():
             stack.enter_context(mock.patch(name, value))
-        return Case(encoded("ecsq", tensors, 0.1))
+        yield
 
 
 def trained_network(dtype: str = "float32") -> dict[str, Tensor]:
@@ -238,18 +252,18 @@ def qswd_dtypes() -> Case:
     return Case(encoded("qswd", tensors | {key: sources.normal(rng, 9, 33, dtype=key) for key in LOSSY_DTYPES}, 0.1))
 
 
-def qswd_models() -> Case:
+def in_small_chunks(made: Callable[[], list[Chunk]]) -> Case:
     with small_chunks(1 << 13):
-        return Case(of_chunks(handmade.qswd_chunks()))
+        return Case(of_chunks(made()))
 
 
-def qswd_bare() -> Case:
-    """A receiver with a weight that is large enough for factors."""
-    rng, made = sources.generator(37), nn.Linear(48, 24)
+def linear_bare(id: str, inputs: int, outputs: int, rate_weight: float) -> Case:
+    """A receiver with a weight that is large enough for what the method does."""
+    rng, made = sources.generator(37), nn.Linear(inputs, outputs)
     with torch.no_grad():
-        made.weight.copy_(sources.normal(rng, 24, 48))
-        made.bias.copy_(sources.normal(rng, 24))
-    return Case(encoded("qswd", made.state_dict(keep_vars=True), 0.3, bare=True), made)
+        made.weight.copy_(sources.normal(rng, outputs, inputs))
+        made.bias.copy_(sources.normal(rng, outputs))
+    return Case(encoded(id, made.state_dict(keep_vars=True), rate_weight, bare=True), made)
 
 
 TILINGS = (("rows", 4), ("columns", 9), ("columns", 12))
@@ -258,9 +272,52 @@ QSWD_CASES: dict[str, Callable[[], Case]] = {
     "tilings": lambda: qswd_network(QswdConfig(tilings=TILINGS, ranks=(3, 8)), "float16"),
     "svd": lambda: qswd_network(QswdConfig(family="svd"), "bfloat16", 3.0),
     "vq": lambda: qswd_network(QswdConfig(family="vq", ranks=(2, 7, 30)), "float64", 3.0),
-    "bare": qswd_bare,
+    "bare": lambda: linear_bare("qswd", 48, 24, 0.3),
     "dtypes": qswd_dtypes,
-    "models": qswd_models,
+    "models": lambda: in_small_chunks(handmade.qswd_chunks),
+}
+
+
+def matrices(seed: int, *shapes: tuple[int, ...], dtypes: Sequence[str] = LOSSY_DTYPES) -> dict[str, Tensor]:
+    """Matrices whose columns are of several scales."""
+    rng = sources.generator(seed)
+    made: dict[str, Tensor] = {}
+    for place, shape in enumerate(shapes):
+        scales = torch.from_numpy(2.0 ** rng.integers(-3, 2, shape[1:]))
+        weight = sources.normal(rng, *shape, scale=0.3, dtype="float64") * scales
+        made["×".join(map(str, shape))] = weight.to(getattr(torch, dtypes[place % len(dtypes)]))
+    return made
+
+
+def sic_dtypes() -> Case:
+    """Every dtype; those that are coded lossily large enough for columns."""
+    tensors = {key: tensor[:3, :11] for key, tensor in sources.every_dtype().items()}
+    return Case(encoded("sic", tensors | matrices(43, *((20 + k, 16) for k in range(4))), 0.1))
+
+
+def sic_tiles() -> Case:
+    """Rows in tiles, each in chunks of 32 lanes; a matrix in a single tile, and one that is small."""
+    with small_parts("sic"):
+        return Case(encoded("sic", matrices(40, (420, 9), (200, 11), (40, 3, 4)), 1e-3))
+
+
+def sic_paths() -> Case:
+    """As many rows as make the encoder choose each number of paths."""
+    rows = [(192 << k) + 5 for k in range(6)]
+    alike = SicConfig(column_models=False, row_weights=False)  # rows, whose classes would be most of the file
+    return Case(encoded("sic", matrices(41, *((count, 2) for count in rows)), 3.0, config=alike))
+
+
+ALL_OFF = SicConfig(feedback=False, column_steps=False, column_models=False, row_weights=False, trellis=False)
+SIC_CASES: dict[str, Callable[[], Case]] = {
+    "dtypes": sic_dtypes,
+    "edges": lambda: Case(encoded("sic", sources.matrix_edges(), 0.1)),
+    "tiles": sic_tiles,
+    "paths": sic_paths,
+    "rounded": lambda: Case(encoded("sic", matrices(44, (40, 30), (30, 5, 3)), 0.1, config=SicConfig(trellis=False))),
+    "plain": lambda: Case(encoded("sic", matrices(45, (40, 30), (30, 5, 3)), 0.1, config=ALL_OFF)),
+    "bare": lambda: linear_bare("sic", 24, 20, 0.1),
+    "models": lambda: in_small_chunks(handmade_sic.sic_chunks),
 }
 
 
@@ -316,6 +373,8 @@ def cases_of(id: str) -> dict[str, Callable[[], Case]]:
             cases |= {name: partial(in_tables, case) for name, case in slow.items()} | EPR_CASES
         if id == "qswd":
             cases |= QSWD_CASES
+        if id == "sic":
+            cases = {name: cases[name] for name in cases if name != "shared"} | SIC_CASES  # it has no matrix for it
         if id == "miracle":
             # Its tiles are among its payloads, and it has none of the bodies that models are for.
             cases = {name: cases[name] for name in cases if name not in ("tiles", "models")} | MIRACLE_CASES

@@ -1,9 +1,9 @@
 """A second decoder of the `.fewbits` file, written from the specification alone.
 
 It shares no code with the package: NumPy, zlib and a CBOR library are all it needs, next to `adaptive_decoder.py`
-(section 9.4), `shared_randomness.py` (section 12), `image_decoder.py` (docs/payload/image.md) and the constants in
-`src/fewbits/models/shipped_tables.csv`. Its sections carry the numbers of `docs/format.md`, so that the two can be
-read side by side. Clarity comes before speed.
+(section 9.4), `shared_randomness.py` (section 12), `image_decoder.py` (docs/payload/image.md), `sic_decoder.py`
+(docs/payload/sic.md) and the constants in `src/fewbits/models/shipped_tables.csv`. Its sections carry the numbers of
+`docs/format.md`, so that the two can be read side by side. Clarity comes before speed.
 
     python independent_decoder.py FILE      prints name, dtype, shape and CRC of every tensor
 """
@@ -25,12 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 try:
-    from tests.golden import adaptive_decoder, image_decoder, shared_randomness
+    from tests.golden import adaptive_decoder, image_decoder, shared_randomness, sic_decoder
 except ImportError:  # run as a program, from any folder
-    sys.modules.setdefault("independent_decoder", sys.modules[__name__])  # image_decoder imports this module, once
+    sys.modules.setdefault("independent_decoder", sys.modules[__name__])  # two of them import this module, once
     import adaptive_decoder
     import image_decoder
     import shared_randomness
+    import sic_decoder
 
 SHIPPED_TABLES = Path(__file__).resolve().parents[2] / "src" / "fewbits" / "models" / "shipped_tables.csv"
 SIZE_LIMIT = 1 << 32  # this reader's limit on the decoded bytes of a file
@@ -103,7 +104,7 @@ def unpack_bits(data: bytes) -> Array:
 
 MAGIC = b"\x89FWB"
 SECTION_CAP = 1 << 26
-VERSIONS = {"lossless": 1, "ecsq": 1, "epr": 2, "miracle": 1, "image": 1, "qswd": 1}
+VERSIONS = {"lossless": 1, "ecsq": 1, "epr": 2, "miracle": 1, "image": 1, "qswd": 1, "sic": 1}
 
 
 class File(NamedTuple):
@@ -408,7 +409,7 @@ def claim(tensors: list[Tensor], parts: list[Part], num_methods: int) -> list[li
 
 # ---- 5 The bare profile ------------------------------------------------------------------------------------
 
-BARE_CODES = {1: "lossless", 2: "ecsq", 3: "epr", 4: "miracle", 5: "image", 6: "qswd"}
+BARE_CODES = {1: "lossless", 2: "ecsq", 3: "epr", 4: "miracle", 5: "image", 6: "qswd", 7: "sic"}
 
 
 def read_bare(c: Cursor, module_tensors: Sequence[tuple[Any, ...]] | None) -> File:
@@ -775,6 +776,8 @@ def decode_part(method: str, tensors: list[Tensor], pieces: list[Piece], payload
     if method == "image":
         require(len(pieces) == 1, "a part of images holds several tensors")
         return [image_decoder.decode_image(c, tensors[pieces[0].position], pieces[0], seed).ravel()]
+    if method == "sic":
+        return sic_decoder.decode_sic(c, tensors, pieces)
     read = {"lossless": read_lossless, "ecsq": read_ecsq, "qswd": read_qswd}[method]
     described = [read(c, tensors[p.position], *array_rows(tensors[p.position], p)) for p in pieces]
     decode_body(c, [array for arrays, _ in described for array in arrays])

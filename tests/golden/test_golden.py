@@ -13,7 +13,7 @@ import pytest
 import fewbits
 from fewbits.coder.rans import decode_wide
 from fewbits.registry import METHODS, method_class
-from tests.golden import independent_decoder, shared_randomness
+from tests.golden import independent_decoder, shared_randomness, sic_decoder
 from tests.golden.files import FOLDER, Golden, described, digest, golden_paths
 from tests.golden.independent_decoder import Cursor, Levels, decode_file
 
@@ -70,7 +70,7 @@ def test_some_golden_file_has_several_chunks_of_32_lanes_in_a_part(id: str, monk
 
 def test_golden_files_are_small() -> None:
     assert all(path.stat().st_size < 40_000 for path in PATHS)
-    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 450_000
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 500_000
 
 
 def test_every_golden_file_has_its_tensors_beside_it_and_nothing_else_is_there() -> None:
@@ -79,10 +79,10 @@ def test_every_golden_file_has_its_tensors_beside_it_and_nothing_else_is_there()
 
 
 def test_the_second_decoder_shares_no_code_with_the_package(repository: Path) -> None:
-    names = ("independent_decoder", "adaptive_decoder", "image_decoder", "shared_randomness")
+    names = ("independent_decoder", "adaptive_decoder", "image_decoder", "shared_randomness", "sic_decoder")
     own = {f"import {name}{end}" for name in names for end in ("", " as base")}
     own |= {"from tests.golden import " + tail for tail in ("independent_decoder as base", "shared_randomness")}
-    own |= {"from tests.golden import adaptive_decoder, image_decoder, shared_randomness"}
+    own |= {"from tests.golden import adaptive_decoder, image_decoder, shared_randomness, sic_decoder"}
     for name in names:
         source = (repository / f"tests/golden/{name}.py").read_text("utf-8")
         imports = [line.strip() for line in source.splitlines() if line.lstrip().startswith(("import ", "from "))]
@@ -137,6 +137,53 @@ def test_the_golden_files_of_miracle_visit_every_kind_of_candidates_and_every_fl
                 decode_file(path.read_bytes(), module_tensors=Golden.read(path).module)
     assert kinds == {0, 1, 2, 4} and flags == {0, 1, 2, 3, 4}
     assert {0, 17, 63, 64, 65} <= codes
+
+
+def kinds_of_sic(matrix: sic_decoder.Matrix, bits: Any) -> dict[str, bool]:
+    """What the page has beside the usual, and whether this matrix has it."""
+    sums = matrix.side[1].q.view(np.int64)[:, None] + matrix.rows_codes()[1]
+    last = len(matrix.models) - 1
+    sign = 1 << matrix.tensor.width - 1
+    least_normal = {"float32": 1 << 23, "float16": 1 << 10, "bfloat16": 1 << 7, "float64": 1 << 52}[matrix.tensor.dtype]
+    magnitudes = bits & bits.dtype.type(sign - 1)
+    return {
+        "a tile": bits.size < matrix.tensor.elements,
+        "more than two dimensions": len(matrix.tensor.shape) > 2,
+        "classes of other scales and models": len(matrix.classes) > 1 and bool(np.ptp(matrix.classes, 0).all()),
+        "models below the first": bool((sums < 0).any()),
+        "models above the last": bool((sums > last).any()),
+        "one model": last == 0,
+        "a model without levels": any(array.q.size == 0 for array in matrix.levels),
+        "integers of more than 32 bits": any((array.q.view(np.int64) < -(1 << 31)).any() for array in matrix.levels),
+        "the greatest correction": bool(matrix.corrections.max() == 127),
+        "the least correction": bool(matrix.corrections.min() == -128),
+        "no corrections of the last models": bool(matrix.corrections.any() and not matrix.corrections[-1].any()),
+        "subnormal values": bool(((magnitudes > 0) & (magnitudes < least_normal)).any()),
+        "negative zeros": bool((bits == sign).any()),
+    }
+
+
+def test_the_golden_files_of_sic_visit_all_of_its_page() -> None:
+    paths: set[int] = set()
+    dtypes: set[str] = set()
+    kinds: dict[str, bool] = {}
+
+    def values(matrix: sic_decoder.Matrix) -> Any:
+        bits = found(matrix)
+        paths.add(matrix.paths)
+        dtypes.add(matrix.tensor.dtype)
+        for kind, there in kinds_of_sic(matrix, bits).items():
+            kinds[kind] = kinds.get(kind, False) or there
+        return bits
+
+    found = sic_decoder.Matrix.values
+    with mock.patch.object(sic_decoder.Matrix, "values", values):
+        for path in PATHS:
+            if path.stem.startswith("sic-1-"):
+                decode_file(path.read_bytes(), module_tensors=Golden.read(path).module)
+    assert paths == {0, 1, 2, 4, 8, 16, 32}
+    assert dtypes == set(independent_decoder.QUANTISED)
+    assert [kind for kind, there in kinds.items() if not there] == []
 
 
 def test_the_second_decoder_gives_the_examples_of_the_pages_on_randomness() -> None:

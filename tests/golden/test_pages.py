@@ -4,16 +4,18 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fewbits import errors
-from fewbits.chunk import DTYPES
+from fewbits.chunk import DTYPES, Chunk, TensorSpec
 from fewbits.container import format as container_format
 from fewbits.methods.miracle import layout
 from fewbits.methods.miracle import payload as miracle_payload
-from fewbits.quantize import parameter_decoders
+from fewbits.methods.sic import payload as sic_payload
+from fewbits.quantize import columns, parameter_decoders
 from fewbits.registry import METHODS, method_class
-from tests.golden import independent_decoder
+from tests.golden import independent_decoder, sic_decoder
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +109,37 @@ def test_the_greatest_code_of_a_step(repository: Path) -> None:
     page = (repository / "docs" / "payload" / "epr.md").read_text("utf-8")
     most = int(re.search(r"`sint` c, \|c\| ≤ (\d+)", page)[1])
     assert most == parameter_decoders.MOST_CODE == independent_decoder.MOST_STEP_CODE
+
+
+def test_the_numbers_of_sics_page(repository: Path) -> None:
+    page = (repository / "docs" / "payload" / "sic.md").read_text("utf-8")
+    rows_of = {cells[0]: cells[2] for cells in rows(page, "## Description") if cells[0]}
+    most, none = re.search(r"0 … (\d+): P = 2\^paths, a trellis; (\d+): none", rows_of["paths"]).groups()
+    assert int(none) == sic_decoder.NO_TRELLIS == int(most) + 1
+    assert 1 << int(most) == columns.MOST_PATHS
+    assert f"K at most {sic_payload.MOST_MODELS}" in rows_of["row classes"]
+    assert f"M at most {sic_payload.MOST_MODELS}" in rows_of["models"]
+    assert sic_payload.MOST_MODELS == sic_decoder.MOST_MODELS == sic_decoder.MOST_CLASSES
+    assert set(re.findall(r"−(\d+)(?: …|\*? to) (\d+)", page)) == {
+        (str(most), str(most)) for most in (sic_payload.MOST_SCALE_CODE, sic_payload.MOST_CODE)
+    }
+    assert (sic_decoder.MOST_SCALE_CODE, sic_decoder.MOST_MODEL_CODE) == (1000, 65536)
+    codes = np.arange(-sic_payload.MOST_SCALE_CODE, sic_payload.MOST_SCALE_CODE + 1)
+    assert sic_payload.scales_of(codes).tolist() == [sic_decoder.scale(code) for code in codes.tolist()]
+
+
+def test_the_example_of_sics_page(repository: Path) -> None:
+    page = (repository / "docs" / "payload" / "sic.md").read_text("utf-8")
+    example = [line.split() for line in page.splitlines()[-2:]]
+    matrix = [[float(value.replace("−", "-")) for value in line] for line in example]
+    # One path, one class of codes 0 and 0, two models, no corrections. All bits are raw: two of the first model's
+    # levels, three of the second's, from -3 on; none of column steps, two of column codes.
+    described = bytes([0, 0, 0, 0, 1, 0, *(193, 2, 0), *(193, 3, 5), *(193, 0, 0), *(193, 2, 0)])
+    codes = bytes([0, 0, 0, 0 | 2 << 2 | 1 << 4])
+    levels = bytes([0, 0, 0, 0 | 1 << 2, *(2 | 5 << 3 | 0 << 6 | 3 << 9).to_bytes(2, "little")])
+    payload = described + bytes([len(codes)]) + codes + levels
+    chunk = Chunk("sic", 1, {}, 0, (TensorSpec("w", "float32", (2, 3)),), payload)
+    assert method_class("sic")().decode(chunk)["w"].tolist() == matrix
+    tensor, piece = independent_decoder.Tensor("w", "float32", (2, 3)), independent_decoder.Piece(0, 0, 6)
+    (bits,) = independent_decoder.decode_part("sic", [tensor], [piece], payload, 0)
+    assert bits.view(np.float32).reshape(2, 3).tolist() == matrix

@@ -103,6 +103,7 @@ def test_every_flipped_payload_bit_with_its_checksum_repaired_is_refused_or_well
         ("lossless", "sparse"),
         ("lossless", "masks"),
         ("ecsq", "trellis"),
+        *(("sic", case) for case in ("edges", "paths", "plain", "rounded", "tiles")),
     ],
 )
 @pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
@@ -147,6 +148,8 @@ def front(id: str, models: bytes) -> bytes:
         + (models if models[:1] == SHIPPED else b"A" + models),
         # Rows, height 1, rank 1, step 1, exponent 0, codebook 1.
         "qswd": struct.pack("<3Bf", 0, 1, 1, 1) + NO_TABLE + NO_TABLE[:2] + write_sint(1) + models,
+        # One path, one class of rows, one model, of levels that are 0, and steps of 1; then that of column codes.
+        "sic": bytes(6) + 2 * NO_TABLE + models,
         "image": bytes.fromhex(digest_of("hyperprior-soft")) + b"\0" + write_uint(len(models)) + models,
     }[id]
 
@@ -279,7 +282,7 @@ def test_flags_without_a_meaning_are_corrupt(flags: int) -> None:
         decode([chunk("ecsq", payload, TensorSpec("weight", "float32", (3,)))])
 
 
-@pytest.mark.parametrize("id", ["ecsq", "epr", "miracle"])
+@pytest.mark.parametrize("id", ["ecsq", "epr", "miracle", "sic"])
 @pytest.mark.parametrize("dtype", ["int32", "bool", "complex64", "float8_e4m3fn"])
 def test_a_lossy_payload_of_another_dtype_is_corrupt(id: str, dtype: str) -> None:
     with pytest.raises(Corrupt, match="weight"):

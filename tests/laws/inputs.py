@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from typing import Any
 from unittest import mock
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewbits.chunk import Chunk
 from fewbits.method import Method, MethodConfig, Source
@@ -25,7 +26,8 @@ class LawInputs:
     configs: settings to run every law with, the default first. sources: what to encode, by name; `network` and `tiled`
     among them. rate_weights: from a fine to a coarse one. without_core: settings where the default ones would take
     minutes without the compiled core. used: settings in place of the default ones, where these code nothing. is_lossy:
-    whether a tensor may come back changed, by its dtype unless said.
+    whether a tensor may come back changed, by its dtype unless said. statistics: what is known of tensors, of each
+    whatever others there are.
     """
 
     configs: tuple[MethodConfig, ...]
@@ -34,6 +36,7 @@ class LawInputs:
     without_core: MethodConfig | None = None
     used: MethodConfig | None = None
     is_lossy: Callable[[Tensor], bool] = lambda tensor: dtype_name(tensor.dtype) in LOSSY_DTYPES
+    statistics: Callable[[Mapping[str, Tensor]], Mapping[str, Any]] = lambda tensors: {}
 
 
 def inputs_of(id: str) -> LawInputs:
@@ -46,9 +49,16 @@ def method_of(id: str, config: MethodConfig | None = None) -> Method:
     return method_class(id)(config or inputs_of(id).used)
 
 
+def source_of(
+    id: str, tensors: Mapping[str, Tensor], module: nn.Module | None = None, num_weights: int | None = None
+) -> Source:
+    """Tensors, and what a method is told of them."""
+    return Source(tensors, module, inputs_of(id).statistics(tensors), num_weights)
+
+
 def chunks_of(method: Method, tensors: Mapping[str, Tensor], rate_weight: float) -> list[Chunk]:
     """Encode with the seed that all laws use."""
-    return list(method.encode(Source(tensors), rate_weight=rate_weight, seed=SEED))
+    return list(method.encode(source_of(method.id, tensors), rate_weight=rate_weight, seed=SEED))
 
 
 @cache

@@ -7,16 +7,18 @@ import hashlib
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 import fewbits
 from fewbits.container import file_bytes
 from fewbits.encode import encode
-from fewbits.method import Source
 from fewbits.sources import entries_of
-from tests.laws.inputs import IDS, SEED, inputs_of, method_of
+from tests.laws.inputs import IDS, SEED, inputs_of, method_of, source_of
 
 SOURCES = ("network", "edges", "large", "every dtype")
 
@@ -30,7 +32,7 @@ def files(executor: Executor | None = None) -> Iterator[tuple[str, bytes]]:
             rate_weight = inputs.rate_weights[len(inputs.rate_weights) // 2]
             chunks = encode(
                 method_of(id, inputs.without_core),
-                Source(tensors),
+                source_of(id, tensors),
                 rate_weight=rate_weight,
                 seed=SEED,
                 executor=executor,
@@ -48,9 +50,16 @@ def files(executor: Executor | None = None) -> Iterator[tuple[str, bytes]]:
 def compressed(folder: Path, workers: int | Executor = 1) -> Iterator[tuple[str, bytes]]:
     """Files that meet a budget: the search over the rate weight is part of what must be the same."""
     tensors = inputs_of("ecsq").sources["network"]()
-    for key, value in {"budget": 6000, "bits": 2.5, "lossless": True}.items():
+    few = {"tall": inputs_of("sic").sources["large"]()["tall"][:800, :6]}  # NumPy's search for levels is slow
+    given: dict[str, tuple[Mapping[str, Tensor], dict[str, Any]]] = {
+        "budget": (tensors, {"budget": 6000}),
+        "bits": (tensors, {"bits": 2.5}),
+        "lossless": (tensors, {"lossless": True}),
+        "curvatures": (few, {"budget": 2000, "method": "sic", "statistics": inputs_of("sic").statistics(few)}),
+    }
+    for key, (source, arguments) in given.items():
         path = folder / f"{key}.fewbits"
-        fewbits.compress(tensors, path, workers=workers, **{key: value})
+        fewbits.compress(source, path, workers=workers, **arguments)
         yield f"compress, {key}", path.read_bytes()
 
 

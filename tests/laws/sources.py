@@ -1,5 +1,6 @@
 """Sources that every method meets: shapes, dtypes, values and memory layouts as real checkpoints have them."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -8,6 +9,8 @@ from numpy.random import Generator
 from torch import Tensor
 
 from fewbits.chunk import DTYPES
+from fewbits.method import Curvature
+from fewbits.tensors import LOSSY_DTYPES, dtype_name
 
 TILE = 30_000  # elements of a tile in the law suite: the golden files have tiles of 2^20
 
@@ -120,6 +123,25 @@ def edges() -> dict[str, Tensor]:
     }
 
 
+def matrix_edges() -> dict[str, Tensor]:
+    """The edges, and matrices: of one column, of few rows, all alike, with rows and columns of zeros, not finite."""
+    rng = generator(10)
+    holes, broken = normal(rng, 40, 30), normal(rng, 30, 20)
+    holes[:, 4:9], holes[11:20] = 0, 0
+    broken[3, 4] = float("nan")
+    return edges() | {
+        "column": normal(rng, 300, 1),
+        "short": normal(rng, 15, 40),
+        "small": normal(rng, 16, 15),
+        "alike": torch.full((20, 30), -0.5, dtype=torch.float16),
+        "zero matrix": torch.zeros(20, 30),
+        "holes": holes,
+        "broken": broken,
+        "tiny": normal(rng, 20, 20, scale=1e-40),
+        "far": normal(rng, 20, 20, scale=1e37, dtype="float64"),
+    }
+
+
 def views() -> dict[str, Tensor]:
     """Tensors that are not plain memory: transposed, strided, expanded, conjugate and negated views."""
     rng = generator(6)
@@ -139,3 +161,27 @@ def views() -> dict[str, Tensor]:
 def numbers() -> Mapping[str, Tensor]:
     """A lone tensor."""
     return {"weight": normal(generator(7), 33, 41)}
+
+
+def curvature(tensor: Tensor) -> Curvature:
+    """What errors of a matrix cost: its inputs are correlated, of several scales, and its rows matter unequally.
+
+    Whole numbers by powers of 2, so that no sum depends on its order. To lose the whole matrix costs 1, about.
+    """
+    rows, columns = tensor.shape[0], tensor[0].numel()
+    rng = generator(rows * columns + rows)
+    mixed = rng.integers(-7, 8, (columns, columns // 2 + 4)) * 2.0 ** rng.integers(-2, 3, (columns, 1))
+    inputs = mixed @ mixed.T + np.diag(np.diag(mixed @ mixed.T)) / 64
+    outputs = 2.0 ** rng.integers(-3, 4, rows)
+    loss = float(tensor.detach().double().square().mean()) * float(np.trace(inputs))
+    unit = math.floor(math.log2(loss)) if 0 < loss < math.inf else 0
+    return Curvature(inputs * 2.0**-unit, outputs / outputs.sum())
+
+
+def curvatures(tensors: Mapping[str, Tensor]) -> dict[str, Curvature]:
+    """Curvatures of all matrices among tensors that may be coded lossily, whatever their values."""
+    return {
+        name: curvature(tensor)
+        for name, tensor in tensors.items()
+        if dtype_name(tensor.dtype) in LOSSY_DTYPES and tensor.ndim >= 2 and tensor.numel()
+    }

@@ -14,11 +14,10 @@ from fewbits.chunk import Chunk
 from fewbits.container import Reader, file_bytes
 from fewbits.encode import decode
 from fewbits.errors import Incompatible, InvalidArgument
-from fewbits.method import Source
 from fewbits.registry import METHODS, method_class
 from fewbits.sources import entries_of, read_checkpoint
 from fewbits.tensors import bits_of
-from tests.laws.inputs import CASES, IDS, SEED, chunks_of, coded, inputs_of, method_of
+from tests.laws.inputs import CASES, IDS, SEED, chunks_of, coded, inputs_of, method_of, source_of
 
 # torch says so once whenever a complex32 tensor is made.
 pytestmark = pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
@@ -90,7 +89,7 @@ def test_a_survey_predicts_the_size_and_falls_as_the_rate_weight_rises(id: str, 
     inputs = inputs_of(id)
     tensors = inputs.sources[name]()
     method = method_of(id)
-    survey = method.survey(Source(tensors))
+    survey = method.survey(source_of(id, tensors))
     predicted = [survey.bits(rate_weight) / 8 for rate_weight in inputs.rate_weights]
     assert predicted == sorted(predicted, reverse=True)
     if name == "network":
@@ -104,14 +103,15 @@ def test_a_survey_predicts_the_size_and_falls_as_the_rate_weight_rises(id: str, 
 def test_units_encoded_apart_give_the_chunks_of_the_whole(id: str, name: str) -> None:
     inputs = inputs_of(id)
     method, tensors, rate_weight = method_of(id), inputs.sources[name](), inputs.rate_weights[-1]
-    whole = Source(tensors)
+    whole = source_of(id, tensors)
     together = coded(id, name, rate_weight)
     specs = [entry.spec for entry in entries_of(tensors, copies=False)]
     units = method.units(specs)
     assert sorted(spec.name for unit in units for spec in unit) == sorted(tensors)
     apart = {}
     for unit in reversed(units):
-        source = Source({spec.name: tensors[spec.name] for spec in unit}, num_weights=whole.rate_divisor)
+        own = {spec.name: tensors[spec.name] for spec in unit}
+        source = source_of(id, own, num_weights=whole.rate_divisor)
         apart[unit] = list(method.encode(source, rate_weight=rate_weight, seed=SEED))
     key = sorted([c.tensors, c.span or (), c.payload] for c in together)
     assert sorted([c.tensors, c.span or (), c.payload] for unit in units for c in apart[unit]) == key
@@ -174,7 +174,7 @@ def test_the_source_is_left_as_it_was(id: str, name: str) -> None:
     tensors = inputs.sources[name]()
     before = {key: (bits(t), t.data_ptr(), t.stride(), t._version) for key, t in tensors.items()}
     method = method_of(id)
-    source = Source(tensors)
+    source = source_of(id, tensors)
     method.survey(source)
     list(method.encode(source, rate_weight=inputs.rate_weights[0], seed=SEED))
     after = {key: (bits(t), t.data_ptr(), t.stride(), t._version) for key, t in tensors.items()}
@@ -200,7 +200,7 @@ def test_a_modules_parameters_are_left_as_they_were(id: str) -> None:
     before = {key: (bits(t), t.data_ptr(), t._version) for key, t in module.state_dict(keep_vars=True).items()}
     gradients = [parameter.grad.clone() for parameter in module.parameters()]
     checkpoint = read_checkpoint(module)
-    source = Source(checkpoint.stored, module)
+    source = source_of(id, checkpoint.stored, module)
     method = method_of(id)
     method.survey(source)
     list(method.encode(source, rate_weight=inputs_of(id).rate_weights[-1], seed=SEED))

@@ -8,6 +8,7 @@
 #include "bits.h"
 #include "cases.h"
 #include "check.h"
+#include "columns.h"
 #include "errors.h"
 #include "lane.h"
 #include "leb128.h"
@@ -343,6 +344,122 @@ void test_trellises() {
     }
 }
 
+// Columns coded and decoded again. Each array is on the heap, of its exact size; states are carried from call to call.
+void test_columns() {
+    Numbers numbers(21);
+    constexpr size_t kModels = 4, kScales = 3;
+    const std::vector<TrellisShifts> shifts(kModels, TrellisShifts{0.3f, 0.2f, 0.25f, 0.25f, 0.2f});
+    const std::vector<double> scales = {0.5, 1.5, 3.0};
+    const std::vector<float> prices(kModels * kPrices, 0.01f);
+    for (const size_t rows : {1, 15, 16, 17, 31, 33, 512, 513, 1100}) {
+        for (const size_t num_paths : {0, 1, 2, 32}) {
+            const auto size_below = [&](uint64_t most) { return 1 + static_cast<size_t>(numbers.below(most)); };
+            const size_t halves[] = {size_below(20), size_below(3)};
+            const size_t count = halves[0] + halves[1];
+            std::vector<float> weights(count * rows);
+            for (float& weight : weights) weight = static_cast<float>(numbers.below(256)) * 0.05f - 6.4f;
+            std::vector<float> coded(weights), steps(count), row_units(rows, 1.0f), row_scales(rows, 1.0f);
+            for (float& step : steps) step = 0.5f + static_cast<float>(numbers.below(4)) * 0.25f;
+            std::vector<int32_t> row_codes(rows), codes(count), levels(count * rows);
+            // From one code, which has a model of its own, to more than there are models.
+            const auto spread = static_cast<int32_t>(1 + (rows + num_paths) % 6);
+            for (int32_t& code : row_codes) {
+                code = static_cast<int32_t>(numbers.below(static_cast<uint64_t>(spread))) - spread / 2;
+            }
+            std::vector<double> totals(4 * kModels);
+            std::vector<int64_t> counts(4 * kModels);
+            const ElementModels models = {row_codes.data(), rows, kModels};
+            const ColumnSearch search = {models,           num_paths,     shifts.data(), prices.data(),
+                                         row_units.data(), scales.data(), kScales};
+            TrellisStates states{};
+            size_t first = 0;
+            for (const size_t half : halves) {
+                const std::vector<float> feedback(half * half);  // none, so that each column stays near its weights
+                CHECK(code_columns(search, half, &coded[first * rows], feedback.data(), &steps[first], states,
+                                   &codes[first], &levels[first * rows], {totals.data(), counts.data()}));
+                first += half;
+            }
+            for (size_t i = 0; i < coded.size(); ++i) CHECK(std::abs(coded[i] - weights[i]) < 1.1f * steps[i / rows]);
+            int64_t total = 0;
+            for (const int64_t each : counts) total += each;
+            CHECK(total == static_cast<int64_t>(count * rows));
+
+            // Model after model, within one column after column.
+            std::vector<int32_t> sorted;
+            std::vector<size_t> starts = {0};
+            for (size_t model = 0; model < kModels; ++model) {
+                for (size_t i = 0; i < coded.size(); ++i) {
+                    CHECK(codes[i / rows] >= 0 && codes[i / rows] <= static_cast<int32_t>(kScales));
+                    if (models.of(codes[i / rows], i % rows) == model) sorted.push_back(levels[i]);
+                }
+                starts.push_back(sorted.size());
+            }
+            sorted.shrink_to_fit();
+            ColumnLevels decoded = {models, num_paths, sorted.data(), starts.data(), codes.data(), count, shifts.data(),
+                                    steps.data(), row_scales.data()};
+            std::vector<unsigned char> out(4 * coded.size());
+            CHECK(column_values(decoded, FloatType::kFloat32, out.data()));
+            for (size_t i = 0; i < coded.size(); ++i) {
+                float value;
+                std::memcpy(&value, out.data() + 4 * (i % rows * count + i / rows), 4);
+                CHECK(value == coded[i]);
+            }
+            for (const FloatType type : {FloatType::kFloat16, FloatType::kBfloat16, FloatType::kFloat64}) {
+                std::vector<unsigned char> others(width_of(type) * coded.size());
+                CHECK(column_values(decoded, type, others.data()));
+            }
+
+            // A model with a level less than it has elements, its neighbour with one more.
+            for (size_t model = 0; model < kModels; ++model) {
+                if (starts[model] == starts[model + 1]) continue;
+                std::vector<size_t> fewer(starts);
+                for (size_t after = model + 1; after <= kModels; ++after) --fewer[after];
+                decoded.starts = fewer.data();
+                CHECK(refuses<Corrupt>([&] { column_values(decoded, FloatType::kFloat32, out.data()); }));
+            }
+
+            // Any 32 bits are a level; what is not finite is said.
+            for (int32_t& level : sorted) level = numbers.below(2) != 0 ? INT32_MIN : INT32_MAX;
+            decoded.starts = starts.data();
+            CHECK(column_values(decoded, FloatType::kFloat64, std::vector<unsigned char>(8 * coded.size()).data()));
+            std::fill(row_scales.begin(), row_scales.end(), 1e35f);
+            CHECK(!column_values(decoded, FloatType::kFloat32, out.data()));
+
+            // A quotient out of reach, or none at all, wherever it is.
+            using Limits = std::numeric_limits<float>;
+            for (const float far : {2e6f, -Limits::infinity(), Limits::quiet_NaN()}) {
+                std::vector<float> column(weights.begin(), weights.begin() + static_cast<std::ptrdiff_t>(rows));
+                column[static_cast<size_t>(numbers.below(rows))] = far;
+                const std::vector<float> alone(1);
+                CHECK(!code_columns(search, 1, column.data(), alone.data(), steps.data(), states, codes.data(),
+                                    levels.data(), {totals.data(), counts.data()}));
+            }
+        }
+    }
+}
+
+// What a column is rounded by is taken off the columns after it.
+void test_feedback() {
+    const std::vector<TrellisShifts> shifts(1, TrellisShifts{});
+    const std::vector<float> prices(kPrices, 0.0f), steps = {1.0f, 1.0f, 1.0f}, row_units = {1.0f, 1.0f};
+    const std::vector<int32_t> row_codes = {0, 0};
+    const std::vector<float> feedback = {0.0f, 0.5f, -1.0f, 0.0f, 0.0f, 2.0f, 0.0f, 0.0f, 0.0f};
+    const ElementModels models = {row_codes.data(), 2, 1};
+    const ColumnSearch search = {models, 0, shifts.data(), prices.data(), row_units.data(), nullptr, 0};
+    std::vector<float> columns = {2.25f, -3.75f, 1.0f, 0.25f, 0.25f, 0.75f};
+    std::vector<int32_t> codes(3), levels(6);
+    std::vector<double> totals(4);
+    std::vector<int64_t> counts(4);
+    TrellisStates states{};
+    CHECK(code_columns(search, 3, columns.data(), feedback.data(), steps.data(), states, codes.data(), levels.data(),
+                       {totals.data(), counts.data()}));
+    // 2 and -4; then 1 - 2 / 2 and 0.25 + 4 / 2; then 0.25 + 2 - 0 and 0.75 - 4 - 2 * 2.
+    CHECK((levels == std::vector<int32_t>{2, -4, 0, 2, 2, -7}));
+    CHECK((columns == std::vector<float>{2, -4, 0, 2, 2, -7}));
+    CHECK((counts == std::vector<int64_t>{1, 0, 0, 5}));
+    CHECK(totals[0] == 0 && totals[3] == 0.25 - 0.25 + 0.25 + 0.25 + 0.25);
+}
+
 void test_sparse_products() {
     Numbers numbers(18);
     for (int round = 0; round < 400; ++round) {
@@ -425,6 +542,9 @@ constexpr Test kTests[] = {
     {"more classes may run in lockstep than direct tables are kept", test_more_classes_than_tables_are_kept},
     {"wrong descriptions are refused by name", test_wrong_calls},
     {"levels of a trellis are near their weights, and nothing behind their arrays is read", test_trellises},
+    {"columns are near their weights and come back as they were left, and nothing behind their arrays is read",
+     test_columns},
+    {"what a column is rounded by is taken off those after it", test_feedback},
     {"sparse products are those of the dense matrix, and nothing behind their arrays is read", test_sparse_products},
 };
 
