@@ -118,6 +118,8 @@ def compress(
         statistics = calibration.statistics | dict(statistics or {})
     elif measure is not None:
         raise InvalidArgument("measure= says what matters of outputs, and there are no inputs=.")
+    elif lossy.id == Sic.id and not has_curvatures(statistics):
+        raise InvalidArgument("'sic' must know what errors cost: give inputs=, or curvatures as statistics=.")
     given = Source(checkpoint.stored, checkpoint.module, known(statistics or {}, checkpoint, lossy))
     with executor_for(workers) as executor:
         job = Job(checkpoint, given, lossy, seed, bare, executor, progress)

@@ -117,6 +117,7 @@ def _stopped() -> Iterator[Tensor]:
         ({"inputs": [torch.randn(4, 24)], "measure": "logits"}, "what is measured is a function"),
         ({"inputs": [torch.randn(4, 24)], "measure": "probabilities", "method": "ecsq"}, "'ecsq' takes no curvatures"),
         ({"measure": "probabilities"}, "there are no inputs="),
+        ({"method": "sic"}, "'sic' must know what errors cost"),
         ({"inputs": [torch.randn(4, 24, device="meta")]}, "the module does not take batch 1"),
     ],
 )
