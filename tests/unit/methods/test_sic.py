@@ -322,3 +322,12 @@ def test_what_costs_more_than_zeros_would_is_zeros() -> None:
         (chunk,) = encoded({"weight": weight}, {"weight": known}, rate_weight)
         assert loss(decode([chunk])["weight"], weight, known) <= energy * (1 + 1e-12)
         assert len(chunk.payload) < 40
+
+
+@needs_core
+def test_rows_of_more_classes_than_a_payload_has_are_coded_otherwise() -> None:
+    rng = np.random.default_rng(0)
+    weighted, felt = 2.0 ** rng.uniform(-12, 12, (2, 12_000))
+    weight = torch.from_numpy((weighted / felt).astype(np.float32))[:, None].expand(-1, 93)
+    (chunk,) = encoded({"weight": weight}, {"weight": Curvature(np.eye(93), felt**2)}, 1e-3)
+    assert chunk.method != "sic"

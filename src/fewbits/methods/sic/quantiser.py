@@ -1,6 +1,7 @@
 """From a matrix and its curvature to levels: column after column, errors fed back, prices from what came before."""
 
 import math
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from fewbits.coder.integers import IntegerModel
 from fewbits.method import Curvature
 from fewbits.methods.sic.config import SicConfig
 from fewbits.methods.sic.payload import (
+    MOST_MODELS,
     MOST_SCALE_CODE,
     SCALE_UNIT,
     Matrix,
@@ -135,7 +137,7 @@ class MatrixQuantiser:
         self._problem = Problem.of(weights, curvature, settings)
 
     def candidate(self, step: float) -> Candidate | None:
-        """Quantise; None if a weight is out of reach, or a reconstruction would not be finite.
+        """Quantise; None if a weight is out of reach, a reconstruction would not be finite, or rows differ too much.
 
         Args:
             step: of scalar quantisation, in the root of the units in which errors count.
@@ -151,6 +153,8 @@ class MatrixQuantiser:
                 return None
             if problem is not self._problem:
                 learned = run.learned(learned)
+        if not run.is_writable:
+            return None
         found = self._candidate(*run.written())
         if found is None or found.loss.bits > _FEW_BITS * self._weights.bits.size:
             return found
@@ -278,7 +282,7 @@ class _Run:
     def _models(self) -> tuple[list[IntegerModel], list[float]]:
         """The model of each scale on the grid, and what its levels cost in bits."""
         models, costs = list[IntegerModel](), list[float]()
-        for part in np.split(self._sorted(), np.cumsum(self._coder.counts.sum(1))[:-1]):
+        for part in np.split(self._sorted, np.cumsum(self._coder.counts.sum(1))[:-1]):
             if not part.size:
                 models.append(IntegerModel(None))
                 costs.append(0.0)
@@ -288,8 +292,20 @@ class _Run:
             costs.append(fit.bits)
         return models, costs
 
+    @cached_property
     def _sorted(self) -> NDArray[np.int32]:
         return levels_by_model(self._grid.models.of(self._codes), self._levels)
+
+    @cached_property
+    def _classes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Scale and model codes of classes of rows, (K, 2), and each row's class."""
+        pairs = np.stack([self._problem.row_scale_codes, self._grid.models.row_codes.astype(np.int64)], axis=1)
+        return np.unique(pairs, axis=0, return_inverse=True)
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether rows are of no more classes than a payload can have."""
+        return len(self._classes[0]) <= MOST_MODELS
 
     def written(self) -> tuple[Written, float]:
         """What is written, and its bits."""
@@ -299,8 +315,7 @@ class _Run:
         corrections = self._learned.corrections[first : last + 1]
         while corrections and not any(corrections[-1]):
             corrections = corrections[:-1]
-        pairs = np.stack([self._problem.row_scale_codes, self._grid.models.row_codes.astype(np.int64)], axis=1)
-        classes, row_classes = np.unique(pairs, axis=0, return_inverse=True)
+        classes, row_classes = self._classes
         matrix = Matrix(
             self._coder.states.size,
             tuple(RowClass(*each) for each in classes.tolist()),
@@ -318,7 +333,7 @@ class _Run:
         counts = self._coder.counts.sum(1).tolist()
         padding = sum(-count * model.shift % 8 for count, model in zip(counts, models, strict=True))
         bits = sum(costs) + sum(fit_values(array.values).bits for array in side) + 8 * described + padding
-        return Written(matrix, self._sorted()), bits
+        return Written(matrix, self._sorted), bits
 
 
 def _geometric_mean(values: NDArray[np.float64]) -> float:
