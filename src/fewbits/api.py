@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fewbits.archive import Archive, read_latents, read_tensors
 from fewbits.budget import Trial, parse_size
-from fewbits.calibration import Calibration, has_curvatures, known
+from fewbits.calibration import Calibration, has_curvatures, is_worth_curvatures, known
 from fewbits.container.atomic import check_target, write_atomic
 from fewbits.container.format import TensorEntry
 from fewbits.container.inspect import info, verify
@@ -78,7 +78,7 @@ def compress(
             be read.
         tolerance: of evaluate, in the score's own units.
         method: how weights are made cheap: "ecsq", "sic", "qswd", or a method with its own config; by default "sic"
-            where there are inputs or curvatures, else "ecsq".
+            where there are curvatures, batches of inputs, or synthetic ones of tokens, else "ecsq".
         workers: threads, by default one a processor, or an executor of your own; the file does not depend on it.
             Without the compiled core they are processes, by default one; these start fresh interpreters, so that a
             script that asks for more needs its `if __name__ == "__main__"` guard.
@@ -103,7 +103,7 @@ def compress(
     start = time.monotonic()
     check_environment()
     _check_one_target(budget, bits, lossless, max_error, evaluate, tolerance)
-    lossy = _method_of(method, lossless, inputs is not None or has_curvatures(statistics))
+    lossy = _method_of(method, lossless, is_worth_curvatures(source, inputs, statistics))
     if not isinstance(seed, int) or not 0 <= seed < 1 << 64:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidArgument(f"the seed must be a whole number from 0 to 2^64 - 1, not {seed!r}.")
     check_target(path)

@@ -16,7 +16,7 @@ from fewbits.encode import Progress
 from fewbits.errors import InvalidArgument
 from fewbits.method import Curvature, Method
 from fewbits.nn.curvatures import curvatures
-from fewbits.nn.inputs import called, evaluating, synthetic_inputs
+from fewbits.nn.inputs import called, evaluating, reads_tokens, synthetic_inputs
 from fewbits.nn.outputs import Measure, measured
 from fewbits.nn.sensitivities import sensitivities
 from fewbits.sources import Checkpoint
@@ -134,6 +134,17 @@ def _expected(module: nn.Module, tensors: Mapping[str, Tensor], statistics: Stat
             energy = float(before.detach().double().square().sum())
             total += value * float(error.square().sum()) / energy if energy else 0.0
     return total if known else None
+
+
+def is_worth_curvatures(source: Any, inputs: Iterable[Any] | str | None, statistics: Mapping[str, Any] | None) -> bool:
+    """Tell whether what errors cost is known, or found out, well enough to move them by it.
+
+    Random tokens are read much as others are. Noise in place of images is not: what a convolution reads of it has other
+    directions, and errors moved out of them hurt (docs/methods/sic.md).
+    """
+    if isinstance(inputs, str):
+        return isinstance(source, nn.Module) and reads_tokens(source)
+    return inputs is not None or has_curvatures(statistics)
 
 
 def has_curvatures(statistics: Mapping[str, Any] | None) -> bool:

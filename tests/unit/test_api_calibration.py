@@ -91,14 +91,22 @@ def test_curvatures_serve_many_files(net: Net, tmp_path: Path) -> None:
 
 
 def test_synthetic_inputs_and_a_measure(net: Net, tmp_path: Path) -> None:
-    report = fewbits.compress(net, tmp_path / "n.fewbits", bits=3.0, inputs="synthetic")
+    report = fewbits.compress(net, tmp_path / "n.fewbits", bits=3.0, inputs="synthetic", method="sic")
     assert {"sic", "ecsq"} <= {tensor.method for tensor in report.tensors}
     first = fewbits.compress(
-        net, tmp_path / "n.fewbits", bits=3.0, inputs="synthetic", measure=lambda output: output[:, :1]
+        net, tmp_path / "n.fewbits", bits=3.0, inputs="synthetic", method="sic", measure=lambda output: output[:, :1]
     )
     errors = {tensor.name: tensor.relative_error for tensor in first.tensors}
     before = {tensor.name: tensor.relative_error for tensor in report.tensors}
     assert errors["second.weight"] > before["second.weight"]  # of which all rows but one do not matter
+
+
+def test_synthetic_inputs_move_errors_where_they_are_tokens(net: Net, tmp_path: Path) -> None:
+    words = nn.Sequential(nn.Embedding(40, 16), nn.Linear(16, 20))
+    for module, method in ((net, "ecsq"), (words, "sic")):
+        report = fewbits.compress(module, tmp_path / "n.fewbits", bits=4.0, inputs="synthetic")
+        assert method in {tensor.method for tensor in report.tensors if len(tensor.shape) == 2}
+        assert ("sic" in {tensor.method for tensor in report.tensors}) == (method == "sic")
 
 
 def _stopped() -> Iterator[Tensor]:

@@ -35,6 +35,15 @@ def evaluating(module: nn.Module) -> Generator[None]:
             part.training = mode
 
 
+def reads_tokens(module: nn.Module) -> bool:
+    """Tell whether a module's first layer is a table: whether its synthetic inputs are token ids."""
+    return isinstance(_first_layer(module), nn.Embedding)
+
+
+def _first_layer(module: nn.Module) -> nn.Module | None:
+    return next((layer for layer in module.modules() if isinstance(layer, nn.Embedding | nn.Conv2d | nn.Linear)), None)
+
+
 def synthetic_inputs(module: nn.Module, seed: int = 0, rounds: int = 1) -> list[Tensor]:
     """Return random batches that a module takes: token ids, images or vectors, as its first layer reads them.
 
@@ -45,7 +54,7 @@ def synthetic_inputs(module: nn.Module, seed: int = 0, rounds: int = 1) -> list[
         InvalidArgument: its first layer is of no such kind, or the module does not take them.
     """
     generator = torch.Generator().manual_seed(seed)
-    first = next((layer for layer in module.modules() if isinstance(layer, nn.Embedding | nn.Conv2d | nn.Linear)), None)
+    first = _first_layer(module)
     candidates: list[list[Tensor]] = []
     match first:
         case nn.Embedding():
