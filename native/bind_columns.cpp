@@ -1,34 +1,15 @@
 // fewbits._core: matrices coded by columns. Python allocates what is filled; shapes are checked here, once.
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-
 #include <algorithm>
 #include <vector>
 
+#include "bind_arrays.h"
 #include "core/columns.h"
-#include "core/errors.h"
 
 namespace nb = nanobind;
 
 namespace fewbits {
 
 namespace {
-
-template <class T>
-using In = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
-template <class T>
-using Out = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
-
-void require(bool condition, const char* message) {
-    if (!condition) throw InvalidArgument(message);
-}
-
-template <class Array>
-void require_size(const Array& array, size_t size) {
-    using Scalar = typename Array::Scalar;
-    require(array.size() == size, "two arrays differ in size.");
-    require(reinterpret_cast<uintptr_t>(array.data()) % alignof(Scalar) == 0, "an array is not aligned.");
-}
 
 static_assert(sizeof(TrellisShifts) == 5 * sizeof(float));
 

@@ -11,7 +11,7 @@
 #include <tuple>
 #include <utility>
 
-#include "core/errors.h"
+#include "bind_arrays.h"
 #include "core/fields.h"
 #include "core/quantize.h"
 #include "core/trellis.h"
@@ -23,14 +23,6 @@ namespace fewbits {
 namespace {
 
 using Bits = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
-template <class T>
-using In = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
-template <class T>
-using Out = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
-
-void require(bool condition, const char* message) {
-    if (!condition) throw InvalidArgument(message);
-}
 
 // The words of a weight array, in any alignment; those of all other arrays are NumPy's own and aligned.
 Weights weights_of(const Bits& bits, int type) {
@@ -38,13 +30,6 @@ Weights weights_of(const Bits& bits, int type) {
     const Weights weights{static_cast<const unsigned char*>(bits.data()), static_cast<FloatType>(type), bits.size()};
     require(bits.itemsize() == width_of(weights.type), "an array of words does not have its type's width.");
     return weights;
-}
-
-template <class Array>
-void require_size(const Array& array, size_t size) {
-    using Scalar = typename Array::Scalar;
-    require(array.size() == size, "two arrays differ in size.");
-    require(reinterpret_cast<uintptr_t>(array.data()) % alignof(Scalar) == 0, "an array is not aligned.");
 }
 
 void require_step(double step) {
