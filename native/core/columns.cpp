@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <numeric>
 #include <vector>
 
 #include "errors.h"
@@ -87,9 +86,10 @@ public:
             kinds_[r] = static_cast<uint32_t>(at);
             ++sizes_[kinds_[r]];
         }
+        std::vector<size_t> at(sizes_.size());
+        for (size_t k = 1; k < at.size(); ++k) at[k] = at[k - 1] + sizes_[k - 1];
         order_.resize(rows_);
-        std::iota(order_.begin(), order_.end(), uint32_t{0});
-        std::stable_sort(order_.begin(), order_.end(), [this](uint32_t a, uint32_t b) { return kinds_[a] < kinds_[b]; });
+        for (size_t r = 0; r < rows_; ++r) order_[at[kinds_[r]]++] = static_cast<uint32_t>(r);
         for (size_t m = 0; m < coded.models.num_models; ++m) {
             next_.push_back(coded.levels + coded.starts[m]);
             left_.push_back(coded.starts[m + 1] - coded.starts[m]);
