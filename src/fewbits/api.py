@@ -137,9 +137,10 @@ def compress(
         else:
             trial = Trial(0.0, 0.0, job.encoded(Lossless(), None))
     encoded, rate_weight = trial.result, trial.rate_weight or None
-    size = write_atomic(path, [encoded.data])
+    # Before the file is written: whatever a stranger's module says of its copy, nothing is left behind.
     if calibration is not None and (note := calibration.note(job.tensors(encoded))):
         notes.append(note)
+    size = write_atomic(path, [encoded.data])
     seconds = time.monotonic() - start
     report = report_of(os.fspath(path), size, checkpoint, encoded.chunks, rate_weight, seconds)
     return replace(report, notes=tuple(notes))

@@ -142,9 +142,11 @@ def is_worth_curvatures(source: Any, inputs: Iterable[Any] | str | None, statist
     Random tokens are read much as others are. Noise in place of images is not: what a convolution reads of it has other
     directions, and errors moved out of them hurt (docs/methods/sic.md).
     """
+    if has_curvatures(statistics):
+        return True
     if isinstance(inputs, str):
         return isinstance(source, nn.Module) and reads_tokens(source)
-    return inputs is not None or has_curvatures(statistics)
+    return inputs is not None
 
 
 def has_curvatures(statistics: Mapping[str, Any] | None) -> bool:

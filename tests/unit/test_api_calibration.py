@@ -109,6 +109,27 @@ def test_synthetic_inputs_move_errors_where_they_are_tokens(net: Net, tmp_path: 
         assert ("sic" in {tensor.method for tensor in report.tensors}) == (method == "sic")
 
 
+def test_a_module_that_fails_when_it_is_compared_leaves_no_file(tmp_path: Path) -> None:
+    class Once(Net):
+        runs = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            Once.runs += 1
+            if Once.runs > 2:
+                raise RuntimeError("once is enough")
+            return super().forward(x)
+
+    with pytest.raises(RuntimeError, match="once is enough"):
+        fewbits.compress(Once(), tmp_path / "n.fewbits", bits=3.0, inputs=_batches(2))
+    assert not list(tmp_path.iterdir())
+
+
+def test_curvatures_that_are_given_count_beside_synthetic_inputs(net: Net, tmp_path: Path) -> None:
+    given = {"first.weight": Curvature(np.eye(24), np.full(48, 1 / 48))}
+    report = fewbits.compress(net, tmp_path / "n.fewbits", bits=3.0, inputs="synthetic", statistics=given)
+    assert {tensor.name: tensor.method for tensor in report.tensors}["first.weight"] == "sic"
+
+
 def _stopped() -> Iterator[Tensor]:
     yield torch.randn(4, 24)
     raise KeyboardInterrupt

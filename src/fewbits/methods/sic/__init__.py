@@ -36,8 +36,6 @@ __all__ = ["Sic", "SicConfig"]
 
 _LEAST_ROWS = 16  # below, saying what columns are costs more than it gains
 _LEAST_ELEMENTS = 256
-_ABOVE_BOUND = 0.25  # of a step's square by a variance's bound: where bits begin
-_MAGNITUDE = math.sqrt(math.pi / 2)  # a Gaussian's standard deviation by its mean magnitude
 
 
 @dataclass(frozen=True)
@@ -197,7 +195,7 @@ def _parted(source: Source) -> tuple[dict[str, Tensor], Source]:
             if spec.num_rows >= _LEAST_ROWS and spec.num_elements >= _LEAST_ELEMENTS and weights.extent.energy > 0:
                 matrices[name] = tensor
             # Of errors that are spread evenly; for those that are not coded by columns after all as well.
-            share = float(curvature_trace(statistic)) / spec.num_elements
+            share = _trace(statistic) / spec.num_elements
             known[name] = share * weights.energy_at_stake()
         elif statistic is not None:
             known[name] = statistic
@@ -205,6 +203,6 @@ def _parted(source: Source) -> tuple[dict[str, Tensor], Source]:
     return matrices, Source(others, None, known, source.rate_divisor)
 
 
-def curvature_trace(curvature: Curvature) -> float:
-    """Return what an error of 1 of each element costs, signs at random."""
+def _trace(curvature: Curvature) -> float:
+    """What an error of 1 of each element costs, signs at random."""
     return float(np.trace(curvature.inputs)) * float(curvature.outputs.sum())
