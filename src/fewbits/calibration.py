@@ -1,8 +1,8 @@
 """What errors of tensors cost, measured on inputs or said by the caller, as methods take it."""
 
-import copy
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from fewbits.chunk import TensorSpec
 from fewbits.encode import Progress
 from fewbits.errors import InvalidArgument
 from fewbits.method import Curvature, Method
+from fewbits.nn.curvature_sums import full
 from fewbits.nn.curvatures import curvatures
 from fewbits.nn.inputs import called, evaluating, reads_tokens, synthetic_inputs
 from fewbits.nn.outputs import Measure, measured
@@ -23,6 +24,7 @@ from fewbits.sources import Checkpoint
 from fewbits.tensors import spec_of
 
 _KEPT = 4  # batches that outputs are compared on
+_ROWS = 1024  # of a matrix, at once
 _ALARM = 2.0  # times the error that is expected
 _EXPECTED = 0.5  # greatest error that curvatures are said to foretell
 
@@ -89,16 +91,30 @@ class Calibration:
 
     def _loss(self, tensors: Mapping[str, Tensor]) -> float:
         """The relative squared error of outputs, the mean over what was kept."""
-        changed = copy.deepcopy(self.module)
-        changed.load_state_dict(dict(tensors), strict=False)
         losses: list[float] = []
-        with evaluating(self.module), evaluating(changed):
+        with evaluating(self.module):
             for batch in self.kept:
-                pair = (measured(called(each, batch), self.measure) for each in (self.module, changed))
-                for before, after in zip(*pair, strict=True):
+                originals = measured(called(self.module, batch), self.measure)
+                with _holding(self.module, tensors):
+                    found = measured(called(self.module, batch), self.measure)
+                for before, after in zip(originals, found, strict=True):
                     energy = float(before.double().square().sum())
                     losses.append(float((after.double() - before.double()).square().sum()) / (energy or 1.0))
         return sum(losses) / len(losses)
+
+
+@contextmanager
+def _holding(module: nn.Module, tensors: Mapping[str, Tensor]) -> Generator[None]:
+    """Let a module's parameters and buffers be these tensors, by name; what they are now is kept aside, not copied."""
+    own = itertools.chain(module.named_parameters(), module.named_buffers())
+    before = [(value, value.data, tensors[name]) for name, value in own if name in tensors]
+    try:
+        for value, data, other in before:
+            value.data = other.to(data.device, data.dtype)
+        yield
+    finally:
+        for value, data, _ in before:
+            value.data = data
 
 
 class _Kept(Iterable[Any]):
@@ -125,14 +141,15 @@ def _expected(module: nn.Module, tensors: Mapping[str, Tensor], statistics: Stat
         value = statistics.get(name)
         if value is None or isinstance(value, Tensor) or name not in tensors:
             continue
-        error = (tensors[name].detach().cpu() - before.detach().cpu()).double().flatten(1 if before.ndim > 1 else 0)
+        error = full(tensors[name].detach().cpu()).sub(before.detach().cpu()).flatten(1 if before.ndim > 1 else 0)
         if isinstance(value, Curvature):
             known = True
-            inputs = torch.from_numpy(value.inputs)
-            total += float(((error @ inputs) * error).sum(1) @ torch.from_numpy(value.outputs))
+            inputs, outputs = torch.from_numpy(value.inputs).to(error), torch.from_numpy(value.outputs)
+            for some, felt in zip(error.split(_ROWS), outputs.split(_ROWS), strict=True):
+                total += float(((some @ inputs) * some).sum(1).double() @ felt)
         else:
-            energy = float(before.detach().double().square().sum())
-            total += value * float(error.square().sum()) / energy if energy else 0.0
+            energy = float(torch.linalg.vector_norm(full(before.detach()))) ** 2
+            total += value * float(torch.linalg.vector_norm(error)) ** 2 / energy if energy else 0.0
     return total if known else None
 
 

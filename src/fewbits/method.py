@@ -25,11 +25,11 @@ class Curvature(NamedTuple):
     In relative squared error of the module's outputs. Source: Kronecker factors, Martens & Grosse 2015 (K-FAC,
     arXiv:1503.05671), of which the second is a diagonal here.
 
-    inputs: (n, n) float64, symmetric and positive definite; n the elements of a row.
+    inputs: (n, n) float32 or float64, symmetric and positive definite; n the elements of a row.
     outputs: (R,) float64, positive, of sum 1.
     """
 
-    inputs: NDArray[np.float64]
+    inputs: NDArray[np.floating]
     outputs: NDArray[np.float64]
 
 

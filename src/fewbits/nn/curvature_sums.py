@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge
 
 from fewbits.method import Curvature
 from fewbits.nn.unfolding import unfolded
@@ -15,55 +14,74 @@ _DAMPING = 0.01  # of the mean of a diagonal: samples say little of directions t
 _LEAST_ROW = 0.02  # of the mean of rows
 _PRIOR = 3 / 10_000  # uses a sample of each row of a table, beside those that were seen
 _SHRINKAGE = 5  # uses with the mean gradient of a table, beside those of a row
-_MOST = 2**24  # elements that are held at once for a layer: 64 MB
+_MOST = 2**22  # elements that are held at once for a layer: 16 MB
+_BLOCK = 256  # rows
+_DIRECTIONS = 4
+_SAME = 0.05  # relative difference of equal gradients at most, as half precision rounds
 
 
 class Call(NamedTuple):
-    """Of a layer in a batch: what it read, and where the gradient of what it made arrives."""
+    """Of a layer in a batch: what it read."""
 
     layer: Any
     read: Tensor
-    edge: GradientEdge
+
+
+class Probe:
+    """A weight's gradient (R, n) in a batch, as calls of its layers make it, seen along a few directions.
+
+    directions: (n, 4); seen: (R, 4).
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        rows, width = like.shape
+        self.directions = torch.randn(width, _DIRECTIONS, generator=torch.Generator().manual_seed(0)).to(like)
+        self.seen = like.new_zeros(rows, _DIRECTIONS)
+
+    def is_all_of(self, gradient: Tensor) -> bool:
+        """Tell whether calls make all of the gradient (R, n), as far as half precision tells it."""
+        expected = gradient @ self.directions
+        # True where it is no number, which sums say as well
+        return not bool((self.seen - expected).norm() > _SAME * expected.norm())
 
 
 class Product:
     """Sums over samples of a weight (R, n) by which X (T, n) is multiplied, with gradients G (T, R): W' = Gᵀ X.
 
-    read: (n, n), of Xᵀ X; inputs: (n, n), of W'ᵀ W'; outputs: (R,), of the diagonal of W' W'ᵀ.
+    inputs: (n, n), of W'ᵀ W' and, scaled to the same trace, Xᵀ X; outputs: (R,), of the diagonal of W' W'ᵀ.
     """
 
     def __init__(self, like: Tensor) -> None:
         rows, width = like.shape
-        self.read, self.inputs = like.new_zeros(width, width), like.new_zeros(width, width)
-        self.outputs = like.new_zeros(rows)
+        self.inputs, self.outputs = like.new_zeros(width, width), like.new_zeros(rows)
 
-    def add(self, call: Call, gradient: Tensor, scale: float, samples: int, whole: Tensor | None) -> None:
-        """Add a call, its gradient still to be scaled, in a batch of so many samples; to `whole` (R, n), all of W'."""
+    def add(self, call: Call, gradient: Tensor, scale: float, samples: int, probe: Probe | None) -> None:
+        """Add a call, its gradient still to be scaled, in a batch of so many samples; and let the probe see W'."""
         layer, read = call.layer, call.read
         if gradient.ndim < (2 if isinstance(layer, nn.Linear) else layer.weight.ndim):
             read, gradient = read.unsqueeze(0), gradient.unsqueeze(0)
-        rows, width = len(self.outputs), len(self.read)
+        rows, width = len(self.outputs), len(self.inputs)
         places = gradient.numel() // (len(gradient) * rows)
         by_weight = places * rows * width + rows * width**2 < 2 * places**2 * (rows + width) + places * width**2
         held = places * (3 * width + 2 * rows) + (rows * width if by_weight else 2 * places**2)
         step = max(1, _MOST // held)
         for some, felt in zip(read.split(step), gradient.split(step), strict=True):
-            x, g = _matrices(layer, full(some), full(felt) * scale)
-            inputs, outputs = (sums_by_weight if by_weight else sums_by_places)(x, g)
-            self.inputs += inputs
-            self.outputs += outputs
-            x = x.flatten(0, 1)
-            self.read.addmm_(x.T, x)
-            if whole is not None:
-                whole.addmm_(g.flatten(0, 1).T, x)
+            x, g = _matrices(layer, full(some), full(felt))
+            x, g = (x * scale, g) if width < rows else (x, g * scale)
+            felt = (add_by_weight if by_weight else add_by_places)(self.inputs, x, g)
+            self.outputs += felt.sum(0)
+            if probe is not None:
+                probe.seen.addmm_(g.flatten(0, 1).T, x.flatten(0, 1) @ probe.directions)
+            # PAPER: K-FAC has Xᵀ X alone. W'ᵀ W' knows which of it is felt, but not what else will be: half of each.
+            energy = x.square().sum((1, 2)).clamp(min=torch.finfo(x.dtype).tiny)
+            read_alike = (x * (felt.sum(1) / energy).sqrt()[:, None, None]).flatten(0, 1)
+            self.inputs.addmm_(read_alike.T, read_alike)
 
     def factors(self, samples: int) -> Curvature:
-        """Return the curvature, of so many samples."""
-        read, inputs, outputs = (array_of(each) / samples for each in (self.read, self.inputs, self.outputs))
-        # PAPER: K-FAC has Xᵀ X alone. W'ᵀ W' knows which of it is felt, but not what else will be: half of each.
-        mean = inputs / 2 + read * (np.trace(inputs) / np.trace(read) / 2)
+        """Return the curvature, of so many samples; what is summed is used up."""
+        outputs = array_of(self.outputs) / samples
         floored = np.maximum(outputs, _LEAST_ROW * outputs.mean())
-        return Curvature(_damped(mean), floored / floored.sum())
+        return Curvature(_damped(self.inputs, 2 * samples), floored / floored.sum())
 
 
 class Table:
@@ -76,8 +94,8 @@ class Table:
         rows, width = like.shape
         self.inputs, self.felt, self.counts = like.new_zeros(width, width), like.new_zeros(rows), like.new_zeros(rows)
 
-    def add(self, call: Call, gradient: Tensor, scale: float, samples: int, whole: Tensor | None) -> None:
-        """Add a call, its gradient still to be scaled, in a batch of so many samples; to `whole` (R, n), all of g."""
+    def add(self, call: Call, gradient: Tensor, scale: float, samples: int, probe: Probe | None) -> None:
+        """Add a call, its gradient still to be scaled, in a batch of so many samples; and let the probe see g."""
         uses = samples if len(gradient) == 1 else 1  # all samples share it, as they do positions
         ids, g = call.read.flatten(), full(gradient).reshape(-1, len(self.inputs)) * scale
         if call.layer.padding_idx is not None:
@@ -86,15 +104,15 @@ class Table:
         self.inputs.addmm_(g.T, g)
         self.felt.index_add_(0, ids, g.square().sum(1))
         self.counts.index_add_(0, ids, self.counts.new_full(ids.shape, uses))
-        if whole is not None:
-            whole.index_add_(0, ids, g)
+        if probe is not None:
+            probe.seen.index_add_(0, ids, g @ probe.directions)
 
     def factors(self, samples: int) -> Curvature:
-        """Return the curvature, of so many samples."""
-        inputs, felt, counts = (array_of(each) for each in (self.inputs, self.felt, self.counts))
+        """Return the curvature, of so many samples; what is summed is used up."""
+        felt, counts = array_of(self.felt), array_of(self.counts)
         relative = (felt * counts.sum() / felt.sum() + _SHRINKAGE) / (counts + _SHRINKAGE)
         outputs = (counts / samples + _PRIOR) * relative
-        return Curvature(_damped(inputs / counts.sum()) * outputs.sum(), outputs / outputs.sum())
+        return Curvature(_damped(self.inputs, counts.sum() / outputs.sum()), outputs / outputs.sum())
 
 
 class Whole:
@@ -114,25 +132,27 @@ class Whole:
         self.outputs += gradient.square().sum(1)
 
     def factors(self, samples: int) -> Curvature:
-        """Return the curvature, of so many samples."""
+        """Return the curvature, of so many samples; what is summed is used up."""
         outputs = array_of(self.outputs) / samples
         floored = np.maximum(outputs, _LEAST_ROW * outputs.mean())
-        return Curvature(_damped(array_of(self.inputs) / samples), floored / floored.sum())
+        return Curvature(_damped(self.inputs, samples), floored / floored.sum())
 
 
-def sums_by_weight(x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the sums over samples of W'ᵀ W' (n, n) and of the diagonal of W' W'ᵀ (R,), where W' = Gᵀ X.
+def add_by_weight(inputs: Tensor, x: Tensor, g: Tensor) -> Tensor:
+    """Add W'ᵀ W' of all samples to `inputs` (n, n); return the diagonals of W' W'ᵀ (B, R), where W' = Gᵀ X.
 
     For many places T: by their number, it takes least time. x: (B, T, n); g: (B, T, R).
     """
     weights = g.mT @ x
     rows = weights.flatten(0, 1)
-    return rows.T @ rows, weights.square().sum((0, 2))
+    inputs.addmm_(rows.T, rows)
+    return weights.square_().sum(2)
 
 
-def sums_by_places(x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the same as `sums_by_weight`, for few places."""
-    return x.flatten(0, 1).T @ ((g @ g.mT) @ x).flatten(0, 1), ((x @ x.mT) @ g * g).sum((0, 1))
+def add_by_places(inputs: Tensor, x: Tensor, g: Tensor) -> Tensor:
+    """Do the same as `add_by_weight`, for few places."""
+    inputs.addmm_(x.flatten(0, 1).T, ((g @ g.mT) @ x).flatten(0, 1))
+    return ((x @ x.mT) @ g).mul_(g).sum(1)
 
 
 def _matrices(layer: nn.Linear | nn.Conv1d | nn.Conv2d, read: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,9 +168,16 @@ def _matrices(layer: nn.Linear | nn.Conv1d | nn.Conv2d, read: Tensor, gradient: 
     return columns.unflatten(1, (len(read), -1)).permute(1, 2, 0), gradient.flatten(2).mT
 
 
-def _damped(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A matrix (n, n), made symmetric to the last bit, and more on its diagonal."""
-    return (matrix + matrix.T) / 2 + np.eye(len(matrix)) * (_DAMPING * np.trace(matrix) / len(matrix))
+def _damped(sums: Tensor, divisor: float) -> NDArray[np.floating]:
+    """Sums (n, n) by a divisor, made symmetric to the last bit, and more on the diagonal; in their own memory."""
+    matrix = sums.cpu().div_(divisor)
+    size = len(matrix)
+    for start in range(0, size, _BLOCK):  # no second one of a matrix that may be large
+        stop = start + _BLOCK
+        matrix[start:stop, start:].add_(matrix[start:, start:stop].T.clone()).div_(2)
+        matrix[start:, start:stop] = matrix[start:stop, start:].T.clone()
+    matrix.diagonal().add_(_DAMPING * float(matrix.trace()) / size)
+    return matrix.numpy()
 
 
 def full(tensor: Tensor) -> Tensor:

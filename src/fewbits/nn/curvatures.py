@@ -5,8 +5,8 @@ curvature of the squared error of outputs. Source: K-FAC, Martens & Grosse 2015 
 """
 
 import math
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from operator import length_hint
 from typing import Any
@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.utils.checkpoint import CheckpointError
 
 from fewbits.errors import InvalidArgument
 from fewbits.method import Curvature
-from fewbits.nn.curvature_sums import Call, Product, Table, Whole, full
+from fewbits.nn.blocks import block_by_block
+from fewbits.nn.curvature_sums import Call, Probe, Product, Table, Whole, full
 from fewbits.nn.inputs import called, evaluating, synthetic_inputs
 from fewbits.nn.outputs import Measure, check_measure, floating, measured
 from fewbits.nn.words import use_of_words, word_tables
 
 _ROUNDS = 16  # of synthetic inputs
 _ZIPF = 1.0  # its law's exponent
-_SAME = 0.05  # relative difference of equal gradients at most, as half precision rounds
 _WIDEST = 1 << 13  # elements of a row, above which its matrix of inputs would take more than half a gigabyte
 _FORWARDS = (nn.Linear.forward, nn.Conv1d.forward, nn.Conv2d.forward, nn.Embedding.forward)
 Progress = Callable[[str, int, int], None]
@@ -54,7 +54,9 @@ def curvatures(
     Uses of a table's rows are independent. A float is of one draw of v a batch: it takes some dozens of batches.
 
     The module runs in eval(), forwards and backwards once a batch; afterwards it is as it was, gradients included. One
-    in half precision is slow on a CPU that has none: give its copy in float32.
+    in half precision is slow on a CPU that has none: give its copy in float32. Memory: what is returned, and what a
+    batch takes: of an `nn.ModuleList` one entry at a time, whose forward is called again on the way back, if that does
+    the same; gradients are used as they come, and of weights that only layers use none is made after the first batch.
 
     Args:
         inputs: batches, read one at a time, each a tensor, a tuple of arguments, or a mapping of keyword arguments.
@@ -78,9 +80,24 @@ def curvatures(
         return _with_use_of_words(module, synthetic_inputs(module, seed, _ROUNDS), measure, seed, progress)
     generator, total = torch.Generator().manual_seed(seed), length_hint(inputs)
     done, samples = 0, 0
-    with torch.inference_mode(False), evaluating(module), torch.enable_grad(), _watched(module) as weights:
+    with (
+        torch.inference_mode(False),
+        evaluating(module),
+        torch.enable_grad(),
+        _watched(module) as weights,
+        ExitStack() as blocks,
+    ):
+        blocks.enter_context(block_by_block(module))
         for done, batch in enumerate(inputs, 1):
-            samples += _add_batch(weights, _output(module, batch, done), measure, generator)
+            try:
+                samples += _add_batch(weights, module, batch, done, measure, generator)
+            except CheckpointError as error:
+                if done > 1:
+                    raise InvalidArgument(f"the module does not compute batch {done} twice alike.") from error
+                blocks.close()  # all of the module is held at once
+                for weight in weights:
+                    weight.forget()
+                samples += _add_batch(weights, module, batch, done, measure, generator)
             if progress is not None:
                 progress("curvatures", done, max(done, total) if total else done + 1)
     if not done:
@@ -106,47 +123,96 @@ def _with_use_of_words(
 
 
 @dataclass
-class _Weight:
-    """A parameter, the calls of its layers in a batch, and what is summed over samples of it.
+class _Batch:
+    """A batch on its way through the module, and back: its samples, what gradients are to be scaled by, and where they
+    end beside parameters."""
 
+    samples: int = 0
+    scale: float = 1.0
+    is_back: bool = False
+    ends: list[Tensor] = field(default_factory=list[Tensor])
+
+
+@dataclass
+class _Weight:
+    """A parameter, and what is summed over samples of it, as gradients come.
+
+    batch: the present one. calls: those of its layers in it whose gradient has not come.
     roles: sums by the kind of layer; or of all of its gradient, where not all of it is made by calls.
-    by_layers: whether its gradient is all made by calls; None until it has one.
-    whole: (R, n), the gradient that the calls of a batch make, where it is not known yet whether that is all.
+    by_layers: whether its gradient is all made by calls; None until it has one. Once it is, no more is made of it.
+    probe: the gradient that the calls of a batch make, where it is not known yet whether that is all.
     squares: of its gradient, the sum over elements and batches, where it is not by layers.
     """
 
     name: str
     value: Tensor
+    batch: _Batch = field(default_factory=_Batch)
     calls: list[Call] = field(default_factory=list[Call])
     roles: dict[type, Product | Table | Whole] = field(default_factory=dict[type, Product | Table | Whole])
     by_layers: bool | None = None
-    whole: Tensor | None = None
+    probe: Probe | None = None
     squares: float = 0.0
 
-    def note(self, layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> None:
-        """The forward hook of its layers."""
-        if output.requires_grad and output.numel() and self.by_layers is not False:
-            read: Tensor = arguments[0] if arguments else next(iter(named.values()))
-            self.calls.append(Call(layer, read.detach(), get_gradient_edge(output)))
+    def begin(self, batch: _Batch) -> None:
+        """Get ready for a batch."""
+        self.batch, self.probe = batch, None
+        self.calls.clear()
+        self.value.requires_grad_(not self.by_layers)
 
-    def add(self, call: Call, gradient: Tensor, scale: float, samples: int) -> None:
-        """Add a call, its gradient still to be scaled, in a batch of so many samples."""
-        like = full(self.value.detach()).flatten(1)
-        if self.by_layers is None and self.whole is None:
-            self.whole = torch.zeros_like(like)
+    def forget(self) -> None:
+        """Begin anew."""
+        self.roles.clear()
+        self.by_layers, self.squares = None, 0.0
+
+    def note(
+        self, layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Tensor
+    ) -> Tensor | None:
+        """The forward hook of its layers: wait for the gradient at what it made."""
+        if self.by_layers is False or not output.numel() or not torch.is_grad_enabled():
+            return None
+        made = output
+        if not output.requires_grad:  # nothing before it has a gradient, and by now its weight has none
+            end = output.detach().requires_grad_()
+            self.batch.ends.append(end)
+            made = end.clone()  # which the module may change in place
+        if self.batch.is_back:  # a block that is computed again
+            return made
+        read: Tensor = arguments[0] if arguments else next(iter(named.values()))
+        call = Call(layer, read.detach())
+        self.calls.append(call)
+        made.register_hook(lambda gradient: self._arrive(call, gradient))
+        return made
+
+    def _arrive(self, call: Call, gradient: Tensor | None) -> None:
+        """Add a call, and forget what it read."""
+        for place, each in enumerate(self.calls):
+            if each is call:
+                del self.calls[place]
+        if gradient is not None:
+            self._add(call, gradient)
+
+    def _add(self, call: Call, gradient: Tensor) -> None:
+        """Add a call, its gradient still to be scaled."""
         kind = Table if isinstance(call.layer, nn.Embedding) else Product
         role = self.roles.get(kind)
         if role is None or isinstance(role, Whole):
-            self.roles[kind] = role = kind(like)
-        role.add(call, gradient, scale, samples, self.whole)
+            self.roles[kind] = role = kind(full(self.value.detach()).flatten(1))
+        if self.by_layers is None and self.probe is None:
+            self.probe = Probe(full(self.value.detach()).flatten(1))
+        role.add(call, gradient, self.batch.scale, self.batch.samples, self.probe)
 
-    def add_whole(self, gradient: Tensor, scale: float) -> None:
-        """Add the gradient that it has in a batch, still to be scaled, unless calls make all of it."""
-        gradient = full(gradient.to_dense()) * scale  # tables may have sparse ones
+    def take(self, value: Tensor) -> None:
+        """The hook of its own gradient, all of it: add it, unless calls make all of it."""
+        gradient, value.grad = value.grad, None
+        if gradient is not None:
+            self._add_whole(gradient)
+
+    def _add_whole(self, gradient: Tensor) -> None:
+        gradient = full(gradient.to_dense()).mul_(self.batch.scale)  # tables may have sparse ones
         norm = float(torch.linalg.vector_norm(gradient))
         if self.by_layers is None and norm != 0:
-            distance = math.inf if self.whole is None else float((gradient.flatten(1) - self.whole).norm())
-            self.by_layers = not distance > _SAME * norm  # True where it is no number: `cost` says so
+            self.by_layers = self.probe is not None and self.probe.is_all_of(gradient.flatten(1))
+        self.probe = None
         if self.by_layers is False:
             if gradient.ndim < 2 or gradient[0].numel() > _WIDEST:
                 self.roles.clear()
@@ -173,7 +239,7 @@ class _Weight:
         parts = [role.factors(samples) for role in self.roles.values() if bool(role.inputs.any())]
         if len(parts) < 2:
             return parts[0] if parts else 0.0
-        outputs = np.sum([np.trace(part.inputs) * part.outputs for part in parts], axis=0)
+        outputs = np.sum([float(np.trace(part.inputs)) * part.outputs for part in parts], axis=0)
         return Curvature(np.sum([part.inputs for part in parts], axis=0), outputs / outputs.sum())
 
 
@@ -181,11 +247,12 @@ class _Weight:
 def _watched(module: nn.Module) -> Generator[list[_Weight]]:
     """Let gradients reach all parameters, and note the calls of layers; undone afterwards."""
     weights = {id(each): _Weight(name, each) for name, each in module.named_parameters() if each.is_floating_point()}
-    flags = [(weight.value, weight.value.requires_grad) for weight in weights.values()]
+    before = [(weight.value, weight.value.requires_grad, weight.value.grad) for weight in weights.values()]
     handles: list[torch.utils.hooks.RemovableHandle] = []
     try:
-        for value, _ in flags:
-            value.requires_grad_(True)
+        for weight in weights.values():
+            weight.value.requires_grad_(True).grad = None
+            handles.append(weight.value.register_post_accumulate_grad_hook(weight.take))
         for layer in module.modules():
             weight = weights.get(id(dict(layer.named_parameters(recurse=False)).get("weight")))
             # A layer that computes something else has a forward of its own.
@@ -196,8 +263,28 @@ def _watched(module: nn.Module) -> Generator[list[_Weight]]:
     finally:
         for handle in handles:
             handle.remove()
-        for value, flag in flags:
-            value.requires_grad_(flag)
+        for value, flag, gradient in before:
+            value.requires_grad_(flag).grad = gradient
+
+
+def _add_batch(
+    weights: list[_Weight],
+    module: nn.Module,
+    batch: Any,
+    number: int,
+    measure: Measure,
+    generator: torch.Generator,
+) -> int:
+    """Run a batch through a module and back; return its number of samples.
+
+    Raises:
+        CheckpointError: a block is not twice alike.
+    """
+    current = _Batch()
+    for weight in weights:
+        weight.begin(current)
+    _differentiate(weights, _output(module, batch, number), measure, generator, current)
+    return current.samples
 
 
 def _output(module: nn.Module, batch: Any, number: int) -> Any:
@@ -207,10 +294,13 @@ def _output(module: nn.Module, batch: Any, number: int) -> Any:
         raise InvalidArgument(f"the module does not take batch {number}: {type(error).__name__}.") from error
 
 
-def _add_batch(weights: list[_Weight], output: Any, measure: Measure, generator: torch.Generator) -> int:
-    """Differentiate ⟨v, outputs⟩, each divided by the root of its energy a sample; return the number of samples."""
+def _differentiate(
+    weights: list[_Weight], output: Any, measure: Measure, generator: torch.Generator, batch: _Batch
+) -> None:
+    """Differentiate ⟨v, outputs⟩, each divided by the root of its energy a sample: gradients go where they are waited
+    for."""
     outputs = measured(output, measure)
-    samples = next((len(each) for each in (*floating(output), *outputs) if each.ndim), 1)
+    batch.samples = next((len(each) for each in (*floating(output), *outputs) if each.ndim), 1)
     del output  # of which nothing else is needed while gradients are made
     norms = [float(torch.linalg.vector_norm(full(each.detach()))) for each in outputs]
     if not any(norms) or not all(map(math.isfinite, norms)):
@@ -220,29 +310,19 @@ def _add_batch(weights: list[_Weight], output: Any, measure: Measure, generator:
         raise InvalidArgument("no gradient reaches the module's outputs: they must not be detached.")
     # NUMERICS: gradients start at size 1 and are scaled in float32; smaller ones would vanish in half precision.
     least = min(norm for _, norm in felt)
-    scale = math.sqrt(samples / len(felt)) / least
-    seeds = [
-        (torch.randn(each.shape, generator=generator) * (least / norm)).to(each.device, each.dtype)
-        for each, norm in felt
-    ]
-    calls = [(weight, call) for weight in weights for call in weight.calls]
-    wholes = [weight for weight in weights if not weight.by_layers]
-    edges = [*(call.edge for _, call in calls), *(get_gradient_edge(weight.value) for weight in wholes)]
-    found = _gradients([each for each, _ in felt], edges, seeds)
-    for (weight, call), gradient in zip(calls, found, strict=False):
-        if gradient is not None:
-            weight.add(call, gradient, scale, samples)
-    for weight, gradient in zip(wholes, found[len(calls) :], strict=True):
-        if gradient is not None:
-            weight.add_whole(gradient, scale)
-    for weight in weights:
-        weight.calls.clear()
-        weight.whole = None
-    return samples
-
-
-def _gradients(outputs: list[Tensor], edges: list[GradientEdge], seeds: list[Tensor]) -> Sequence[Tensor | None]:
+    batch.scale = math.sqrt(batch.samples / len(felt)) / least
+    outputs.clear()
+    products: list[Tensor] = []
+    while felt:  # of outputs, too, nothing else is needed
+        each, norm = felt.pop()
+        seeds = torch.randn(each.shape, generator=generator).mul_(least / norm).to(each.device, each.dtype)
+        products.append((each * seeds).sum())
+        del each, seeds
+    ends = [*(weight.value for weight in weights if weight.value.requires_grad), *batch.ends]
+    batch.is_back = True
     try:
-        return torch.autograd.grad(outputs, edges, seeds, allow_unused=True) if edges else ()
+        torch.autograd.backward(products, inputs=ends)
+    except CheckpointError:
+        raise
     except RuntimeError as error:
         raise InvalidArgument(f"the module cannot be differentiated: {type(error).__name__}.") from error

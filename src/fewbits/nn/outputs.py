@@ -37,11 +37,29 @@ def measured(output: Any, measure: Measure) -> list[Tensor]:
         logits = output
     if isinstance(logits, Tensor) and logits.is_floating_point():
         wanted = measure is not None or (logits.ndim in (2, 3) and logits.shape[-1] > 1)
-        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return [(wide.log_softmax(-1) / 2).exp()] if wanted else list(floating(output))
+        return [_RootsOfProbabilities.apply(logits)] if wanted else list(floating(output))
     if measure is not None:
         raise InvalidArgument("the module's output is no floating point tensor and has no logits: no probabilities.")
     return list(floating(output))
+
+
+class _RootsOfProbabilities(torch.autograd.Function):
+    """The roots of the softmax over the last dimension of logits, in float32 at least, of which there may be many: for
+    the way back nothing else is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor) -> Tensor:
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        roots = wide.log_softmax(-1).div_(2).exp_()
+        ctx.save_for_backward(roots)
+        ctx.dtype = logits.dtype
+        return roots
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (roots,), (gradient,) = ctx.saved_tensors, gradients
+        shared = torch.einsum("...k,...k->...", gradient, roots)[..., None]
+        return torch.addcmul(gradient, roots, shared, value=-1).mul_(roots).div_(2).to(ctx.dtype)
 
 
 def floating(output: Any) -> Iterator[Tensor]:

@@ -64,8 +64,8 @@ class Words(nn.Module):
 def curvature_of(found: dict[str, float | Curvature], name: str) -> Curvature:
     value = found[name]
     assert isinstance(value, Curvature)
-    assert value.inputs.dtype == value.outputs.dtype == np.float64
-    assert value.inputs == pytest.approx(value.inputs.T) and np.linalg.eigvalsh(value.inputs).min() > 0
+    assert value.inputs.dtype in (np.float32, np.float64) and value.outputs.dtype == np.float64
+    assert np.array_equal(value.inputs, value.inputs.T) and np.linalg.eigvalsh(value.inputs).min() > 0
     assert value.outputs.min() > 0 and value.outputs.sum() == pytest.approx(1)
     return value
 
@@ -79,15 +79,18 @@ def undamped(inputs: Any) -> Any:
     return inputs - np.eye(len(inputs)) * (np.trace(inputs) / 1.01 * 0.01 / len(inputs))
 
 
-def by_jacobians(net: nn.Module, name: str, x: Tensor) -> tuple[Any, Any]:
-    """The means over samples of W'ᵀ W' (n, n) and of the diagonal of W' W'ᵀ (R,), all v taken at once."""
+def by_jacobians(net: nn.Module, name: str, x: Tensor) -> tuple[Any, Any, Any]:
+    """The means over samples of W'ᵀ W' (n, n) and of the diagonal of W' W'ᵀ (R,), all v taken at once; and what each
+    sample feels of it, (B,)."""
 
     def output(value: Tensor, sample: Tensor) -> Tensor:
         return torch.func.functional_call(net, {name: value}, (sample[None],))[0]
 
     jacobian = torch.func.vmap(torch.func.jacrev(output), (None, 0))(net.get_parameter(name).detach(), x)
     jacobian = jacobian.detach() / net(x).detach().square().sum().div(len(x)).sqrt()  # (B, outputs, R, n)
-    return [torch.einsum(of, jacobian, jacobian).div(len(x)).numpy() for of in ("born,borm->nm", "born,born->r")]
+    sums = (torch.einsum(of, jacobian, jacobian) for of in ("born,borm->nm", "born,born->r", "born,born->b"))
+    inputs, outputs, felt = (each.numpy() for each in sums)
+    return inputs / len(x), outputs / len(x), felt
 
 
 @pytest.mark.parametrize("places", [2, 40])  # the weight has 5 rows of 4: few, and many
@@ -98,9 +101,9 @@ def test_factors_are_those_of_the_jacobian(places: int) -> None:
         reads = {"first.weight": x, "second.weight": net.first(x).tanh()}
     found = curvatures(net, [x.repeat(3000, 1, 1)])  # v is another in each
     for name, read in reads.items():
-        inputs, outputs = by_jacobians(net, name, x)
-        covariance = torch.einsum("btn,btm->nm", read, read).numpy()
-        expected = inputs / 2 + covariance * (np.trace(inputs) / np.trace(covariance) / 2)
+        inputs, outputs, felt = by_jacobians(net, name, x)
+        alike = read * torch.from_numpy(felt).div(read.square().sum((1, 2))).sqrt()[:, None, None]
+        expected = (inputs + torch.einsum("btn,btm->nm", alike, alike).numpy() / len(x)) / 2
         curvature = curvature_of(found, name)
         assert np.trace(curvature.inputs) == pytest.approx(1.01 * np.trace(inputs), rel=0.03)
         assert np.linalg.norm(undamped(curvature.inputs) - expected) < 0.03 * np.linalg.norm(expected)
@@ -115,8 +118,7 @@ def test_batches_count_by_their_samples() -> None:
     for x in batches:
         energy = net(x).detach().square().sum()
         expected += (50 / 400) * len(x) * (x.T @ x / energy).numpy()
-    covariance = sum(x.T @ x for x in batches).numpy()
-    expected = expected / 2 + covariance * (np.trace(expected) / np.trace(covariance) / 2)
+    # What a sample of one place feels lies along what it read: both halves are alike.
     assert np.linalg.norm(undamped(curvature.inputs) - expected) < 0.04 * np.linalg.norm(expected)
     assert curvature.outputs == pytest.approx(np.full(50, 1 / 50), rel=0.4)
 
@@ -125,10 +127,12 @@ def test_batches_count_by_their_samples() -> None:
 def test_both_ways_agree(places: int) -> None:
     torch.manual_seed(2)
     x, g = torch.randn(9, places, 4).double(), torch.randn(9, places, 6).double()
-    for one, other in zip(curvature_sums.sums_by_weight(x, g), curvature_sums.sums_by_places(x, g), strict=True):
-        assert torch.allclose(one, other)
     each = [a.T @ b for a, b in zip(g, x, strict=True)]
-    assert torch.allclose(one, sum(w.square().sum(1) for w in each))
+    for add in (curvature_sums.add_by_weight, curvature_sums.add_by_places):
+        inputs = torch.ones(4, 4).double()
+        felt = add(inputs, x, g)
+        assert torch.allclose(inputs, 1 + sum(w.T @ w for w in each))
+        assert torch.allclose(felt, torch.stack([w.square().sum(1) for w in each]))
 
 
 def test_what_is_held_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +217,7 @@ def test_the_costs_of_tied_weights_are_added() -> None:
         curvature_of(one, "words.weight"),
         (curvature_of(other, f"{n}.weight") for n in ("words", "head")),
     )
-    assert both.inputs == pytest.approx(words.inputs + head.inputs, rel=1e-4, abs=1e-6 * np.trace(both.inputs))
+    assert both.inputs == pytest.approx(words.inputs + head.inputs, rel=1e-4, abs=1e-6 * float(np.trace(both.inputs)))
     costs = [np.trace(each.inputs) for each in (words, head)]
     assert both.outputs == pytest.approx((costs[0] * words.outputs + costs[1] * head.outputs) / sum(costs), rel=1e-4)
 

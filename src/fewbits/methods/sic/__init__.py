@@ -36,6 +36,7 @@ __all__ = ["Sic", "SicConfig"]
 
 _LEAST_ROWS = 16  # below, saying what columns are costs more than it gains
 _LEAST_ELEMENTS = 256
+_SOME_ROWS = 1024  # that are looked at together
 
 
 @dataclass(frozen=True)
@@ -91,16 +92,16 @@ class Sic(Method):
         for name, tensor in matrices.items():
             curvature: Curvature = source.statistics[name]
             rows = curvature.outputs.size
-            values = Weights(bits_of(tensor), spec_of(name, tensor).dtype).values().reshape(rows, -1)
-            diagonal = np.diag(factor_of(curvature.inputs))
-            by_row = np.sqrt(curvature.outputs) * np.sqrt((values**2).mean(1))
-            by_column = diagonal * np.sqrt((values**2).mean(0))
-            whole = math.sqrt(float((values**2).mean())) or 1.0
+            columns = len(curvature.inputs)
+            of_rows, of_columns = _energies(Weights(bits_of(tensor), spec_of(name, tensor).dtype), rows)
+            by_row = np.sqrt(curvature.outputs * of_rows / columns)
+            by_column = np.diag(factor_of(curvature.inputs)) * np.sqrt(of_columns / rows)
+            whole = math.sqrt(float(of_rows.mean()) / columns) or 1.0
             # Products of the two, of runs of sorted rows and columns: a few hundred numbers say it.
             row_runs, column_runs = _runs(by_row), _runs(by_column)
             magnitudes.append(np.outer(row_runs[0], column_runs[0]).ravel() / whole)
             counts.append(np.outer(row_runs[1], column_runs[1]).ravel())
-            side += 9.0 * values.shape[1] + 2.5 * rows + 800
+            side += 9.0 * columns + 2.5 * rows + 800
         divisor = source.rate_divisor
         survey = self._others.survey(others)
         return SicSurvey(np.concatenate(magnitudes), np.concatenate(counts), side, divisor, survey)
@@ -174,6 +175,18 @@ class Sic(Method):
             if not each.matrix.values.write(Weights(bits_of(tensors[spec.name]), spec.dtype), each.levels):
                 raise Corrupt(f"tensor {spec.name!r} decodes to values that are not finite.")
         return tensors
+
+
+def _energies(weights: Weights, rows: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sums of squares of a matrix by row (R,) and by column (n,), some rows at a time."""
+    width = weights.bits.size // rows
+    of_rows, of_columns = np.zeros(rows), np.zeros(width)
+    for start in range(0, rows, _SOME_ROWS):
+        part = weights.part(start * width, (start + _SOME_ROWS) * width).values().reshape(-1, width)
+        np.square(part, out=part)
+        of_rows[start : start + _SOME_ROWS] = part.sum(1)
+        of_columns += part.sum(0)
+    return of_rows, of_columns
 
 
 def _runs(values: NDArray[np.float64], most: int = 64) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -80,7 +80,7 @@ class Problem(NamedTuple):
         return Problem(np.ascontiguousarray(self.columns[:, chosen]), self.factor, self.row_scale_codes[chosen])
 
 
-def factor_of(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+def factor_of(covariance: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return U, upper triangular, with U Uᵀ the covariance (n, n).
 
     What is not positive definite, for lack of inputs or by rounding, is damped until it is.
@@ -89,7 +89,8 @@ def factor_of(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
     damping = 0.0
     while True:
         try:
-            flipped = covariance[::-1, ::-1] + damping * mean * np.eye(len(covariance))
+            flipped = np.array(covariance[::-1, ::-1], np.float64)
+            flipped[np.diag_indices_from(flipped)] += damping * mean
             return np.ascontiguousarray(np.linalg.cholesky(flipped)[::-1, ::-1], np.float64)
         except np.linalg.LinAlgError:
             damping = max(10 * damping, 1e-6)
