@@ -28,6 +28,7 @@ from fewbits.quantize.rounding import BIT_WORTH
 from fewbits.quantize.trellis import MOST_PRICED, NO_CORRECTIONS, Corrections, prices_of_costs, trellis_step
 from fewbits.quantize.weights import Weights, distortion_of_bits
 
+_TRIANGLE = 256  # columns between two products, while a covariance is factored
 _BLOCK = 64  # columns between two matrix products that feed errors back
 _PATH = 192  # elements of a path in a column at least: what a path has chosen at a column's end costs some bits
 _SAMPLE = 2048  # rows that prices are found on
@@ -70,8 +71,14 @@ class Problem(NamedTuple):
         # NUMERICS: in a unit that is a power of 2, so that no factor leaves float32's range before the product does.
         unit = 2.0 ** np.rint(np.log2(np.diag(factor).max()))
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is out of reach
-            matrix = (weights.values() * unit).astype(np.float32).reshape(rows, -1) / scales_of(codes)[:, None]
-            return cls(np.ascontiguousarray((matrix @ (factor / unit).astype(np.float32)).T), factor, codes)
+            shares = np.divide(factor, unit, out=np.empty(factor.shape, np.float32), casting="same_kind")
+            columns = np.empty((len(factor), rows), np.float32)
+            for start in range(0, rows, _SAMPLE):
+                stop = min(start + _SAMPLE, rows)
+                part = weights.part(start * len(factor), stop * len(factor)).values() * unit
+                matrix = part.astype(np.float32).reshape(-1, len(factor)) / scales_of(codes[start:stop])[:, None]
+                columns[:, start:stop] = (matrix @ shares).T
+        return cls(columns, factor, codes)
 
     def sampled(self) -> "Problem":
         """Some of the rows, evenly spread."""
@@ -88,12 +95,32 @@ def factor_of(covariance: NDArray[np.floating]) -> NDArray[np.float64]:
     mean = float(np.trace(covariance)) / len(covariance)
     damping = 0.0
     while True:
+        flipped = np.array(covariance[::-1, ::-1], np.float64)
+        flipped[np.diag_indices_from(flipped)] += damping * mean
         try:
-            flipped = np.array(covariance[::-1, ::-1], np.float64)
-            flipped[np.diag_indices_from(flipped)] += damping * mean
-            return np.ascontiguousarray(np.linalg.cholesky(flipped)[::-1, ::-1], np.float64)
+            _factor_in_place(flipped)
+            return flipped[::-1, ::-1]
         except np.linalg.LinAlgError:
             damping = max(10 * damping, 1e-6)
+
+
+def _factor_in_place(matrix: NDArray[np.float64]) -> None:
+    """Put L, lower triangular, in the place of L Lᵀ (n, n), some columns at a time: of a large one there is no other.
+
+    Raises:
+        LinAlgError: it is not positive definite.
+    """
+    size = len(matrix)
+    for start in range(0, size, _TRIANGLE):
+        stop = min(start + _TRIANGLE, size)
+        corner = np.linalg.cholesky(matrix[start:stop, start:stop])
+        matrix[start:stop, start:] = 0
+        matrix[start:stop, start:stop] = corner
+        below = matrix[stop:, start:stop]
+        below[:] = below @ np.linalg.inv(corner).T
+        for first in range(0, len(below), _TRIANGLE):
+            some = below[first : first + _TRIANGLE]
+            matrix[stop + first : stop + first + len(some), stop:] -= some @ below.T
 
 
 class _Learned(NamedTuple):
