@@ -52,7 +52,7 @@ def _row(fewbits: Any, name: str, outputs: int, inputs: int, seed: int) -> Row:
         dense[0].weight.normal_()
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "layer.fewbits"
-        report = fewbits.compress(dense, path, bits=BITS, method="qswd")
+        report = fewbits.compress(dense, path, bits=BITS, method="qswd", inputs=None)
         empty = nn.Sequential(nn.Linear(inputs, outputs, bias=False)).eval()
         kept = fewbits.load(path, into=empty, keep_factors=True)
         plain = fewbits.load(path, into=dense)

@@ -87,7 +87,7 @@ def _untrained(family: str, word: str, budget: int, data: Path, seed: int) -> Ro
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "resnet20.fewbits"
         start = time.perf_counter()
-        fewbits.compress(network, file, budget=budget, method=method, seed=seed, bare=True)
+        fewbits.compress(network, file, budget=budget, method=method, seed=seed, bare=True, inputs=None)
         seconds = time.perf_counter() - start
         measured = {**_errors(file, data), "encode_seconds": round(seconds, 2)}
     return Row(f"untrained resnet20_{family}_{word}", measured, settings={"budget": budget, "method": family})

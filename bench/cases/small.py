@@ -39,7 +39,7 @@ def network(seed: int) -> Any:
 def _row(fewbits: Any, path: Path, settings: dict[str, Any]) -> Row:
     source = network(settings["seed"])
     tensors = source.state_dict()
-    fewbits.compress(source, path, **settings)
+    fewbits.compress(source, path, inputs=None, **settings)
     # Another network: what is in it afterwards came from the file.
     back = fewbits.load(path, into=network(settings["seed"] + 1)).state_dict()
     info = fewbits.info(path)

@@ -56,7 +56,7 @@ def compress(
     seed: int = 0,
     bare: bool = False,
     statistics: Mapping[str, float | Tensor | Curvature] | None = None,
-    inputs: Iterable[Any] | str | None = None,
+    inputs: Iterable[Any] | str | None = "auto",
     measure: Measure = None,
     metadata: Mapping[str, str] | None = None,
     progress: Progress | None = None,
@@ -90,7 +90,8 @@ def compress(
             `fewbits.curvatures` says.
         inputs: batches that the source, a module, is tried with, each a tensor, a tuple of arguments or a mapping of
             keyword arguments; or "synthetic". What errors cost is measured (`fewbits.curvatures`, or for a method that
-            takes none `fewbits.sensitivities`), where statistics do not say it.
+            takes none `fewbits.sensitivities`), where statistics do not say it. "auto": "synthetic", where the source
+            is a module that takes such, something may be lost, and no statistics are given. None: nothing is tried.
         measure: what of the module's output matters, with inputs: a function of it, or "probabilities"; by default all
             of it, or of a language model or classifier with `logits` the probabilities.
         metadata: text to keep in the file, beside what the source has of its own.
@@ -103,6 +104,9 @@ def compress(
     start = time.monotonic()
     check_environment()
     _check_one_target(budget, bits, lossless, max_error, evaluate, tolerance)
+    is_automatic = isinstance(inputs, str) and inputs == "auto"
+    if is_automatic:
+        inputs = "synthetic" if isinstance(source, nn.Module) and not lossless and statistics is None else None
     lossy = _method_of(method, lossless, is_worth_curvatures(source, inputs, statistics))
     if not isinstance(seed, int) or not 0 <= seed < 1 << 64:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidArgument(f"the seed must be a whole number from 0 to 2^64 - 1, not {seed!r}.")
@@ -113,9 +117,18 @@ def compress(
     if bare:
         checkpoint = _without_copies(checkpoint)
     calibration: Calibration | None = None
+    notes, aside = list[str](), ""
     if inputs is not None:
-        calibration = Calibration.on(checkpoint, inputs, measure, None if lossless else lossy, seed, progress)
-        statistics = calibration.statistics | dict(statistics or {})
+        try:
+            calibration = Calibration.on(checkpoint, inputs, measure, None if lossless else lossy, seed, progress)
+            statistics = calibration.statistics | dict(statistics or {})
+        except InvalidArgument as error:
+            if not is_automatic or measure is not None or method == Sic.id or isinstance(method, Sic):
+                raise
+            aside = f"the module was tried on no inputs: {error}"
+            lossy = _method_of(method, lossless, calibrated=False)
+        else:
+            aside = "what errors cost is known from random inputs: with inputs= of the module's own it would be better"
     elif measure is not None:
         raise InvalidArgument("measure= says what matters of outputs, and there are no inputs=.")
     elif lossy.id == Sic.id and not has_curvatures(statistics):
@@ -123,7 +136,6 @@ def compress(
     given = Source(checkpoint.stored, checkpoint.module, known(statistics or {}, checkpoint, lossy))
     with executor_for(workers) as executor:
         job = Job(checkpoint, given, lossy, seed, bare, executor, progress)
-        notes: list[str] = []
         if budget is not None:
             trial = job.within(parse_size(budget), per_weight=False)
         elif bits is not None:
@@ -140,6 +152,8 @@ def compress(
     # Before the file is written: whatever a stranger's module says of its copy, nothing is left behind.
     if calibration is not None and (note := calibration.note(job.tensors(encoded))):
         notes.append(note)
+    if is_automatic and aside:
+        notes.append(aside)
     size = write_atomic(path, [encoded.data])
     seconds = time.monotonic() - start
     report = report_of(os.fspath(path), size, checkpoint, encoded.chunks, rate_weight, seconds)

@@ -68,11 +68,12 @@ class Calibration:
             if isinstance(measure, str):
                 raise InvalidArgument(f"{method.id!r} takes no curvatures: measure= must be a function for it.")
             found = sensitivities(module, inputs, measure=measure, seed=seed, progress=progress)
-            return cls(module, measure, {**found})
+            return cls(module, measure, _stored(found, checkpoint))
         kept: list[Any] = []
         given = inputs if isinstance(inputs, str) else _Kept(inputs, kept)
         costs = curvatures(module, given, measure=measure, seed=seed, progress=progress)
-        return cls(module, measure, {**costs}, synthetic_inputs(module, seed) if isinstance(inputs, str) else kept)
+        first = synthetic_inputs(module, seed) if isinstance(inputs, str) else kept
+        return cls(module, measure, _stored(costs, checkpoint), first)
 
     def note(self, tensors: Mapping[str, Tensor]) -> str | None:
         """Return what a report says of these tensors: the error of outputs that curvatures foretell, and that is.
@@ -101,6 +102,11 @@ class Calibration:
                     energy = float(before.double().square().sum())
                     losses.append(float((after.double() - before.double()).square().sum()) / (energy or 1.0))
         return sum(losses) / len(losses)
+
+
+def _stored(costs: Mapping[str, float | Tensor | Curvature], checkpoint: Checkpoint) -> Statistics:
+    """Those of what a checkpoint has: a module's state may be another one than its parameters."""
+    return {name: value for name, value in costs.items() if name in checkpoint.tensors}
 
 
 @contextmanager

@@ -130,6 +130,50 @@ def test_curvatures_that_are_given_count_beside_synthetic_inputs(net: Net, tmp_p
     assert {tensor.name: tensor.method for tensor in report.tensors}["first.weight"] == "sic"
 
 
+class Words(nn.Module):
+    """Reads token ids, or refuses all there are."""
+
+    def __init__(self, least: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.words, self.head, self.least = nn.Embedding(60, 24), nn.Linear(24, 30), least
+
+    def forward(self, ids: Tensor) -> Tensor:
+        if bool((ids < self.least).any()):
+            raise ValueError("such ids are not known")
+        return self.head(self.words(ids).mean(1))
+
+
+@pytest.mark.parametrize("source", [Net, Words])
+def test_a_module_is_tried_on_synthetic_inputs(source: type[nn.Module], tmp_path: Path) -> None:
+    files = {name: tmp_path / f"{name}.fewbits" for name in ("auto", "synthetic", "none", "state")}
+    module = source()
+    report = fewbits.compress(module, files["auto"], bits=3.0)
+    assert "from random inputs" in report.notes[-1]
+    fewbits.compress(module, files["synthetic"], bits=3.0, inputs="synthetic")
+    assert fewbits.compress(module, files["none"], bits=3.0, inputs=None).notes == ()
+    fewbits.compress(module.state_dict(), files["state"], bits=3.0)
+    auto, synthetic, none, state = (path.read_bytes() for path in files.values())
+    assert auto == synthetic != none == state
+
+
+def test_a_module_that_takes_no_synthetic_inputs_is_compressed_all_the_same(tmp_path: Path) -> None:
+    one, other = tmp_path / "one.fewbits", tmp_path / "other.fewbits"
+    report = fewbits.compress(Words(least=61), one, bits=3.0)
+    fewbits.compress(Words(), other, bits=3.0, inputs=None)
+    assert one.read_bytes() == other.read_bytes() and "tried on no inputs: no synthetic input fits" in report.notes[-1]
+    for given in ({"measure": "probabilities"}, {"method": "sic"}, {"inputs": "synthetic"}):
+        with pytest.raises(InvalidArgument, match="no synthetic input fits"):
+            fewbits.compress(Words(least=61), tmp_path / "third.fewbits", bits=3.0, **given)
+
+
+def test_statistics_that_are_given_stand_alone(tmp_path: Path) -> None:
+    one, other = tmp_path / "one.fewbits", tmp_path / "other.fewbits"
+    for path, given in ((one, {}), (other, {"inputs": None})):
+        assert not fewbits.compress(Words(), path, bits=3.0, statistics={"head.weight": 2.0}, **given).notes
+    assert one.read_bytes() == other.read_bytes()
+
+
 def _stopped() -> Iterator[Tensor]:
     yield torch.randn(4, 24)
     raise KeyboardInterrupt
@@ -145,8 +189,9 @@ def _stopped() -> Iterator[Tensor]:
         ({"inputs": "made up"}, 'inputs are batches, or "synthetic"'),
         ({"inputs": [torch.randn(4, 24)], "measure": "logits"}, "what is measured is a function"),
         ({"inputs": [torch.randn(4, 24)], "measure": "probabilities", "method": "ecsq"}, "'ecsq' takes no curvatures"),
-        ({"measure": "probabilities"}, "there are no inputs="),
-        ({"method": "sic"}, "'sic' must know what errors cost"),
+        ({"measure": "probabilities", "inputs": None}, "there are no inputs="),
+        ({"measure": "logits"}, "'ecsq' takes no curvatures: measure= must be a function"),
+        ({"method": "sic", "inputs": None}, "'sic' must know what errors cost"),
         ({"inputs": [torch.randn(4, 24, device="meta")]}, "the module does not take batch 1"),
     ],
 )

@@ -20,13 +20,13 @@ _MAX_LEVEL = 1 << 30
 MOST_SCALES = 1 << 16  # elements from which a tensor is not taken for a vector of scales
 
 
-def ordered_sum(values: NDArray[np.float64]) -> float:
-    """Sum (N,) float64 strictly from first to last.
+def ordered_sum(values: NDArray[np.float64], before: float = 0.0) -> float:
+    """Sum (N,) float64 strictly from first to last, on top of what is summed before.
 
     NUMERICS: NumPy's and torch's own sums pair terms differently from one instruction set to another; sums that decide
     bytes may not.
     """
-    return float(np.add.accumulate(values.ravel())[-1]) if values.size else 0.0
+    return float(np.add.accumulate(np.concatenate([[before], values.ravel()]))[-1])
 
 
 def energy_at_stake(values: NDArray[np.float64]) -> float:

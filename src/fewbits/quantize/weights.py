@@ -28,6 +28,7 @@ from fewbits.quantize.survey import MAGNITUDE_BINS, MagnitudeSurvey, magnitude_c
 
 _CODES = {"float32": 0, "float16": 1, "bfloat16": 2, "float64": 3}  # WIRE: as in fewbits.chunk
 _MOST_GAINS = 64
+_SOME = 1 << 18  # elements that are held in another precision at once
 
 
 class Extent(NamedTuple):
@@ -174,12 +175,15 @@ def distortion_of(weights: Weights, reconstructions: NDArray[np.float32]) -> Dis
 
 
 def distortion_of_bits(weights: Weights, reconstructed: Weights) -> Distortion:
-    """Compare weights with others of their dtype."""
-    values, decoded = weights.values(), reconstructed.values()
-    energy = ordered_sum(values * values)
-    if not np.isfinite(decoded).all():
-        return Distortion(False, np.inf, energy)
-    return Distortion(True, ordered_sum((decoded - values) ** 2), energy)
+    """Compare weights with others of their dtype, some at a time."""
+    error, energy, finite = 0.0, 0.0, True
+    for start in range(0, weights.bits.size, _SOME):
+        values, decoded = (each.part(start, start + _SOME).values() for each in (weights, reconstructed))
+        energy = ordered_sum(values * values, energy)
+        finite = finite and bool(np.isfinite(decoded).all())
+        if finite:
+            error = ordered_sum((decoded - values) ** 2, error)
+    return Distortion(finite, error if finite else np.inf, energy)
 
 
 def rounded_bits(values: NDArray[np.float32], dtype: str) -> NDArray[np.unsignedinteger]:

@@ -141,11 +141,17 @@ class _Grid:
         self.scales = np.exp2(_LOWEST + self.unit * (np.arange(size - 1) + 0.5))
         codes = np.zeros(num_rows, np.int32)
         if settings.column_models:
-            magnitudes = np.abs(problem.columns) * (np.diag(problem.factor) > 0)[:, None]
-            means = magnitudes.mean(1, keepdims=True, dtype=np.float64)
-            relative = (magnitudes / np.where(means > 0, means, 1)).mean(0, dtype=np.float64)
+            relative = np.zeros(num_rows)  # sums, of magnitudes by their columns' means
+            for start in range(0, num_columns, _BLOCK):
+                magnitudes = np.abs(problem.columns[start : start + _BLOCK])
+                means = magnitudes.mean(1, keepdims=True, dtype=np.float64)
+                relative += (magnitudes / np.where(means > 0, means, 1)).sum(0, dtype=np.float64)
             most = round(_MOST_ROW_CODE / self.unit)
-            codes = np.rint(np.log2(np.maximum(relative, 1e-30)) / self.unit).clip(-most, most).astype(np.int32)
+            codes = (
+                np.rint(np.log2(np.maximum(relative / num_columns, 1e-30)) / self.unit)
+                .clip(-most, most)
+                .astype(np.int32)
+            )
         self.models = ElementModels(codes, size)
         self.row_units = (2.0 ** (-self.unit * codes)).astype(np.float32)
 
