@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fewbits.nn.covariances import input_covariances
     from fewbits.nn.curvatures import curvatures
     from fewbits.nn.sensitivities import sensitivities
+    from fewbits.progress import progress_bar
     from fewbits.report import Report
 
 _HOMES = {
@@ -37,6 +38,7 @@ _HOMES = {
     "curvatures": "nn.curvatures",
     "Curvature": "method",
     "sensitivities": "nn.sensitivities",
+    "progress_bar": "progress",
     # a training loop
     "attach": "api",
     "save": "api",
@@ -105,6 +107,7 @@ __all__ = [
     "input_covariances",
     "load",
     "open",
+    "progress_bar",
     "save",
     "sensitivities",
     "verify",

@@ -20,7 +20,7 @@ from fewbits.container.atomic import check_target, write_atomic
 from fewbits.container.format import TensorEntry
 from fewbits.container.inspect import info, verify
 from fewbits.container.writer import file_bytes
-from fewbits.encode import Progress, executor_for
+from fewbits.encode import executor_for
 from fewbits.errors import InvalidArgument
 from fewbits.job import Evaluation, Job
 from fewbits.method import Curvature, Method, Source
@@ -31,6 +31,7 @@ from fewbits.native import check_environment
 from fewbits.nn.attach import attach, attached_of
 from fewbits.nn.outputs import Measure
 from fewbits.outcome import report_of
+from fewbits.progress import Progress
 from fewbits.receive import attach_again, check_keys, load_with_factors
 from fewbits.registry import method_class
 from fewbits.report import Report

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewbits.chunk import TensorSpec
-from fewbits.encode import Progress
 from fewbits.errors import InvalidArgument
 from fewbits.method import Curvature, Method
 from fewbits.nn.curvature_sums import full
@@ -20,6 +19,7 @@ from fewbits.nn.curvatures import curvatures
 from fewbits.nn.inputs import called, evaluating, reads_tokens, synthetic_inputs
 from fewbits.nn.outputs import Measure, measured
 from fewbits.nn.sensitivities import sensitivities
+from fewbits.progress import Progress
 from fewbits.sources import Checkpoint
 from fewbits.tensors import spec_of
 

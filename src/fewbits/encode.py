@@ -16,10 +16,10 @@ from fewbits.chunk import Chunk, TensorSpec
 from fewbits.errors import Corrupt, FewbitsError, InvalidArgument
 from fewbits.method import Method, Source, Survey
 from fewbits.native import core, num_threads
+from fewbits.progress import Progress
 from fewbits.registry import method_class
 from fewbits.tensors import bits_of, empty_tensor, from_bits, spec_of
 
-Progress: TypeAlias = Callable[[str, int, int], None]
 Unit: TypeAlias = list[tuple[TensorSpec, NDArray[np.unsignedinteger]]]
 
 Result = TypeVar("Result")

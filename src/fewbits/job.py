@@ -12,11 +12,12 @@ from torch import Tensor
 from fewbits.budget import COARSEST, Trial, meet, rate_at, tolerate
 from fewbits.chunk import Chunk
 from fewbits.container.writer import file_bytes
-from fewbits.encode import Progress, decode, encode, survey
+from fewbits.encode import decode, encode, survey
 from fewbits.errors import InvalidArgument
 from fewbits.method import Method, Source
 from fewbits.methods.lossless import Lossless
 from fewbits.outcome import lossy_rate, report_of
+from fewbits.progress import Progress
 from fewbits.sources import Checkpoint
 
 _FIRST_BITS = 3.0  # a weight: where a search for a loss begins

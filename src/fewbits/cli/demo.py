@@ -16,9 +16,9 @@ from torch.nn.functional import cross_entropy
 
 from fewbits import api
 from fewbits.cli.digits import Digits, DigitsNetwork, accuracy, load_digits, noisy, trained_network
-from fewbits.cli.terminal import Progress
 from fewbits.container import inspect
 from fewbits.methods.epr import Epr
+from fewbits.progress import Progress
 
 ECSQ_BITS = (8.0, 6.0, 4.0, 3.0, 2.0, 1.5, 1.0)
 EPR_RATE_WEIGHTS = (1.0, 3.0)

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from fewbits.archive import Archive
 from fewbits.budget import rate_at
-from fewbits.cli.terminal import Progress
 from fewbits.container.inspect import Info, TensorInfo, info
 from fewbits.encode import executor_for, survey
 from fewbits.errors import InvalidArgument
@@ -20,6 +19,7 @@ from fewbits.job import Job
 from fewbits.method import Source
 from fewbits.methods.ecsq import Ecsq
 from fewbits.outcome import report_of
+from fewbits.progress import Progress
 from fewbits.sources import Checkpoint, read_checkpoint
 
 BINS = 121  # of a histogram, an odd number: the middle one is around 0

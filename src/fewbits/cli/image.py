@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from fewbits.cli.terminal import progress_bar, write_json, write_table
+from fewbits.cli.terminal import write_json, write_table
+from fewbits.progress import progress_bar
 
 app = typer.Typer(help="Images by a learned codec (needs the extra `images`).", no_args_is_help=True)
 

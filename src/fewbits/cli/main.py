@@ -13,8 +13,9 @@ from typing import Annotated
 import typer
 
 from fewbits.cli.image import app as image_app
-from fewbits.cli.terminal import progress_bar, write, write_json, write_table
+from fewbits.cli.terminal import write, write_json, write_table
 from fewbits.errors import Corrupt, FewbitsError, Incompatible, InvalidArgument, TooLarge, Truncated
+from fewbits.progress import progress_bar
 
 EXIT_CODES: dict[type[BaseException], int] = {
     InvalidArgument: 2,  # as for a mistyped option

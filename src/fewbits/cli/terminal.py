@@ -2,16 +2,13 @@
 
 import json
 import sys
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from fewbits.report import aligned, fact_grid, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-Progress = Callable[[str, int, int], None]  # (what is being done, parts done, parts in all)
 
 
 def write_json(values: object) -> None:
@@ -47,30 +44,3 @@ def write_table(
         return Group(fact_grid(facts), *([table(columns, rows, right=right)] if rows else []))
 
     write(lines, render)
-
-
-@contextmanager
-def progress_bar() -> Generator[Progress | None]:
-    """Give a progress function that draws a bar on stderr, or None where stderr is no terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as RichProgress
-
-    columns: tuple[Any, ...] = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with RichProgress(*columns, console=Console(stderr=True), transient=True) as bars:
-        tasks: dict[str, Any] = {}
-
-        def advance(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done, total=total)
-
-        yield advance

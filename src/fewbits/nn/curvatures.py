@@ -5,7 +5,7 @@ curvature of the squared error of outputs. Source: K-FAC, Martens & Grosse 2015 
 """
 
 import math
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from operator import length_hint
@@ -23,12 +23,12 @@ from fewbits.nn.curvature_sums import Call, Probe, Product, Table, Whole, full
 from fewbits.nn.inputs import called, evaluating, synthetic_inputs
 from fewbits.nn.outputs import Measure, check_measure, floating, measured
 from fewbits.nn.words import use_of_words, word_tables
+from fewbits.progress import Progress
 
 _ROUNDS = 16  # of synthetic inputs
 _ZIPF = 1.0  # its law's exponent
 _WIDEST = 1 << 13  # elements of a row, above which its matrix of inputs would take more than half a gigabyte
 _FORWARDS = (nn.Linear.forward, nn.Conv1d.forward, nn.Conv2d.forward, nn.Embedding.forward)
-Progress = Callable[[str, int, int], None]
 
 
 def curvatures(

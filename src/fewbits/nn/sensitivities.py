@@ -15,6 +15,7 @@ from fewbits.errors import InvalidArgument
 from fewbits.nn.inputs import called, evaluating, synthetic_inputs
 from fewbits.nn.outputs import floating
 from fewbits.nn.words import use_of_words, word_tables
+from fewbits.progress import Progress
 from fewbits.quantize.rounding import sensitivity_by_size
 from fewbits.tensors import lossy_weights, spec_of
 
@@ -22,7 +23,6 @@ NOISE = 0.15  # relative error that is tried: small enough to be felt in proport
 _LEAST_SHARE = 0.5  # of what a tensor's size says: docs/decisions/0015
 _ZIPF = 0.7  # of the use of words; the law's is 1, but not every vocabulary is sorted
 _UNFELT = 1e-9  # of the greatest: below is rounding
-Progress = Callable[[str, int, int], None]
 Outputs = list[list[Tensor]]  # by batch
 
 
