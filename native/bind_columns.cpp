@@ -56,7 +56,7 @@ bool bound_code_columns(const Out<float>& columns, const In<float>& feedback, co
 
 bool bound_column_values(const In<int32_t>& levels, const In<int64_t>& starts, const In<int32_t>& codes,
                          const In<int32_t>& row_codes, const In<float>& steps, const In<float>& row_scales,
-                         const In<float>& shifts, size_t num_paths, int type,
+                         const In<int32_t>& places, const In<float>& shifts, size_t num_paths, int type,
                          const nb::ndarray<nb::c_contig, nb::device::cpu>& bits) {
     const ElementModels models = models_of(row_codes, shifts, num_paths);
     require(type >= 0 && type <= 3, "a float type is not one that is coded lossily.");
@@ -65,14 +65,19 @@ bool bound_column_values(const In<int32_t>& levels, const In<int64_t>& starts, c
     require_size(codes, codes.size());
     require_size(steps, codes.size());
     require_size(row_scales, models.num_rows);
+    require_size(places, models.num_rows);
+    require(std::is_sorted(row_codes.data(), row_codes.data() + models.num_rows), "codes of rows do not ascend.");
+    require(std::all_of(places.data(), places.data() + models.num_rows,
+                        [&](int32_t place) { return static_cast<uint32_t>(place) < models.num_rows; }),
+            "a row has no place.");
     require(bits.size() == levels.size() && bits.size() == models.num_rows * codes.size(), "two arrays differ in size.");
     require_size(starts, models.num_models + 1);
     std::vector<size_t> first(starts.data(), starts.data() + starts.size());
     require(first.front() == 0 && first.back() == levels.size() && std::is_sorted(first.begin(), first.end()),
             "levels do not begin and end as they should.");
     nb::gil_scoped_release release;
-    const ColumnLevels coded{models,       num_paths,         levels.data(), first.data(),     codes.data(),
-                             codes.size(), shifts_of(shifts), steps.data(),  row_scales.data()};
+    const ColumnLevels coded{models,       num_paths,         levels.data(), first.data(),      codes.data(),
+                             codes.size(), shifts_of(shifts), steps.data(),  row_scales.data(), places.data()};
     return column_values(coded, static_cast<FloatType>(type), static_cast<unsigned char*>(bits.data()));
 }
 
@@ -85,7 +90,7 @@ void bind_columns(nb::module_& module) {
                arg("states").noconvert(), arg("codes").noconvert(), arg("levels").noconvert(),
                arg("totals").noconvert(), arg("counts").noconvert());
     module.def("column_values", &bound_column_values, arg("levels"), arg("starts"), arg("codes"), arg("row_codes"),
-               arg("steps"), arg("row_scales"), arg("shifts"), arg("num_paths"), arg("type"),
+               arg("steps"), arg("row_scales"), arg("places"), arg("shifts"), arg("num_paths"), arg("type"),
                arg("bits").noconvert());
 }
 

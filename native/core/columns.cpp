@@ -2,9 +2,15 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <vector>
 
+#ifdef FEWBITS_X86
+#include <emmintrin.h>
+#endif
+
 #include "errors.h"
+#include "isa.h"
 #include "output.h"
 
 namespace fewbits {
@@ -13,7 +19,7 @@ namespace {
 
 constexpr float kReach = 1 << 20;       // steps: a float32 still tells quarters of one apart
 constexpr float kRounding = 0x1.8p23f;  // added and taken off, it leaves the nearest integer, half to even
-constexpr size_t kStrip = 16;      // columns that are written together
+constexpr size_t kStrip = 32;  // columns that are written together
 
 inline size_t kind_of(int32_t level) {
     return level == 0 ? 0 : level == -1 ? 1 : level == 1 ? 2 : 3;
@@ -72,130 +78,191 @@ void search_column(TrellisSearch& trellis, const TrellisStates& states, const st
     }
 }
 
+// Tells which elements of columns are mirrored, from the parities of their levels, eight at a time.
+//
+// Only the lowest bits of bytes mean anything. The code is linear: of the elements of one path, with parities p and mirrors
+// m, m[t] = p[t - 1] ^ m[t - 2] ^ m[t - 3], and all are 0 before the first.
+class Mirrors {
+public:
+    Mirrors(size_t rows, size_t num_paths) : rows_(rows), num_paths_(num_paths) {
+        parities_.resize(kBefore + rows + kColumnGroup);
+        mirrors_.resize(kBefore + rows + kColumnGroup);
+    }
+
+    uint8_t* parities() { return &parities_[kBefore]; }  // of a column, which `follow` reads
+
+    const uint8_t* follow() {
+        uint8_t* mirrors = &mirrors_[kBefore];
+        const size_t paths = num_paths_;
+        if (paths == 0) return mirrors;
+        const uint8_t* parity = parities() - paths;
+        if (paths >= 8) {
+            for (size_t r = 0; r < rows_; r += 8) {
+                uint8_t* here = mirrors + r;
+                store(here, load(parity + r) ^ load(here - 2 * paths) ^ load(here - 3 * paths));
+            }
+        } else {
+            // What a word has from itself is added to it; the two before it stay in registers.
+            const size_t bits = 8 * paths;
+            uint64_t before = load(mirrors - 8), earlier = load(mirrors - 16);
+            for (size_t r = 0; r < rows_; r += 8) {
+                uint64_t word = load(parity + r);
+                if (paths == 4) {
+                    word ^= before ^ before << 32 ^ earlier >> 32;
+                } else {
+                    word ^= before >> (64 - 2 * bits) ^ before >> (64 - 3 * bits);
+                    word ^= word << 2 * bits ^ word << 3 * bits;
+                    if (paths == 1) word ^= word << 32 ^ word << 48;
+                }
+                store(mirrors + r, word);
+                earlier = before;
+                before = word;
+            }
+        }
+        carry(parities(), 1);
+        carry(mirrors, 3);
+        return mirrors;
+    }
+
+private:
+    static constexpr size_t kBefore = 3 * kMostPaths;
+
+    static uint64_t load(const uint8_t* bytes) {
+        uint64_t word;
+        std::memcpy(&word, bytes, sizeof word);
+        return word;
+    }
+
+    static void store(uint8_t* bytes, uint64_t word) { std::memcpy(bytes, &word, sizeof word); }
+
+    // Puts the last bytes of each path before the column, as many as `steps`, where the next one reads them.
+    void carry(uint8_t* bytes, size_t steps) const {
+        std::array<uint8_t, kBefore> last;
+        const size_t first = (num_paths_ - rows_ % num_paths_) % num_paths_;  // where path 0 is in a step
+        const uint8_t* from = bytes + rows_ - steps * num_paths_;
+        for (size_t k = 0; k < steps * num_paths_; k += num_paths_) {
+            std::rotate_copy(from + k, from + k + first, from + k + num_paths_, &last[k]);
+        }
+        std::copy_n(last.data(), steps * num_paths_, bytes - steps * num_paths_);
+    }
+
+    size_t rows_, num_paths_;
+    std::vector<uint8_t> parities_, mirrors_;
+};
+
+const ColumnLoops& column_loops() {
+#ifdef FEWBITS_X86
+    // By address, as for sparse matrices.
+    const Kernels* const now = &kernels();
+    if (now == &kAvx2Kernels || now == &kAvx2ShuffleKernels || now == &kAvx512Kernels) return kAvx2ColumnLoops;
+#endif
+    return kScalarColumnLoops;
+}
+
 // Makes values of levels, a column after the other.
 class Columns {
 public:
-    Columns(const ColumnLevels& coded, const BlockLoops& loops)
-        : coded_(coded), loops_(loops), rows_(coded.models.num_rows), codes_(coded.models.row_codes, coded.models.row_codes + rows_) {
-        std::sort(codes_.begin(), codes_.end());
-        codes_.erase(std::unique(codes_.begin(), codes_.end()), codes_.end());
-        kinds_.resize(rows_);
-        sizes_.resize(codes_.size());
+    Columns(const ColumnLevels& coded, const BlockLoops& loops, size_t width)
+        : coded_(coded), loops_(loops), rows_(coded.models.num_rows), width_(width), mirrors_(rows_, coded.num_paths) {
+        const int32_t* codes = coded.models.row_codes;
         for (size_t r = 0; r < rows_; ++r) {
-            const auto at = std::lower_bound(codes_.begin(), codes_.end(), coded.models.row_codes[r]) - codes_.begin();
-            kinds_[r] = static_cast<uint32_t>(at);
-            ++sizes_[kinds_[r]];
+            if (r == 0 || codes[r] != codes[r - 1]) runs_.push_back({codes[r], 0});
+            ++runs_.back().size;
         }
-        std::vector<size_t> at(sizes_.size());
-        for (size_t k = 1; k < at.size(); ++k) at[k] = at[k - 1] + sizes_[k - 1];
-        order_.resize(rows_);
-        for (size_t r = 0; r < rows_; ++r) order_[at[kinds_[r]]++] = static_cast<uint32_t>(r);
-        for (size_t m = 0; m < coded.models.num_models; ++m) {
-            next_.push_back(coded.levels + coded.starts[m]);
-            left_.push_back(coded.starts[m + 1] - coded.starts[m]);
-        }
-        models_.resize(codes_.size());
-        levels_.resize(rows_);
-        values_.resize(rows_);
-        mirrors_.resize(rows_);
+        for (size_t m = 0; m < coded.models.num_models; ++m) next_.push_back(coded.levels + coded.starts[m]);
+        values_.resize(rows_ + kColumnGroup);
+        last_.resize(rows_ + kColumnGroup);
     }
 
     // Writes the words of a column's values.
     void write(size_t column, unsigned char* words) {
         read(coded_.codes[column]);
-        follow();
+        const uint8_t* mirrors = mirrors_.follow();
         const float step = coded_.steps[column];
-        for (size_t r = 0; r < rows_; ++r) {
-            // WIRE: float32, one rounding an operation.
-            values_[r] = mirrored(static_cast<float>(levels_[r]) + values_[r], mirrors_[r]) * step * coded_.row_scales[r];
-        }
-        loops_.round(values_.data(), rows_);
-        int32_t greatest = 0;  // magnitudes compare as their bits do
-        for (size_t r = 0; r < rows_; ++r) {
-            greatest = std::max(greatest, static_cast<int32_t>(bits_of(values_[r]) & 0x7FFFFFFFu));
-        }
-        finite_ &= greatest < 0x7F800000;
-        loops_.store(values_.data(), rows_, words);
+        for_blocks(rows_, [&](size_t start, size_t length) {
+            // Words of 4 bytes are the values themselves.
+            float* made = width_ == 4 ? reinterpret_cast<float*>(words) + start : &values_[start];
+            inner_.values(&values_[start], mirrors + start, step, coded_.row_scales + start, length, made);
+            loops_.round(made, length);
+            uint32_t joined = 0;  // where no two values together have all of its bits, none is infinity
+            for (size_t i = 0; i < length; ++i) joined |= bits_of(made[i]);
+            if ((joined & kInfinity) == kInfinity) {
+                for (size_t i = 0; i < length; ++i) finite_ &= (bits_of(made[i]) & kInfinity) != kInfinity;
+            }
+            if (width_ != 4) loops_.store(made, length, words + start * width_);
+        });
     }
 
     bool is_finite() const { return finite_; }
 
 private:
-    // Takes a column's levels from those of their models, with their shifts, which values begin with.
+    static constexpr uint32_t kInfinity = 0x7F800000;
+
+    struct Run {  // of rows with one code
+        int32_t code;
+        size_t size;
+    };
+
+    // Takes a column's levels from those of their models.
     void read(int32_t code) {
-        for (size_t k = 0; k < codes_.size(); ++k) {
-            models_[k] = coded_.models.of_sum(static_cast<int64_t>(code) + codes_[k]);
-            if (left_[models_[k]] < sizes_[k]) throw Corrupt("a model has fewer levels than elements.");
-            left_[models_[k]] -= sizes_[k];
+        size_t row = 0;
+        for (const Run& run : runs_) {
+            const uint32_t model = coded_.models.of_sum(static_cast<int64_t>(code) + run.code);
+            const int32_t*& next = next_[model];
+            const auto left = static_cast<size_t>(coded_.levels + coded_.starts[model + 1] - next);
+            if (left < run.size) throw Corrupt("a model has fewer levels than elements.");
+            const auto in_all = static_cast<size_t>(coded_.levels + coded_.starts[coded_.models.num_models] - next);
+            const int32_t* levels = next;
+            if (in_all < run.size + kColumnGroup) levels = std::copy_n(levels, run.size, last_.data()) - run.size;
+            inner_.points(levels, run.size, coded_.shifts[model], &values_[row], mirrors_.parities() + row);
+            next += run.size;
+            row += run.size;
         }
-        if (std::adjacent_find(models_.begin(), models_.end()) == models_.end()) {
-            // Each code has a model of its own: its rows' levels lie side by side.
-            const uint32_t* row = order_.data();
-            for (size_t k = 0; k < codes_.size(); ++k) {
-                const TrellisShifts& shifts = coded_.shifts[models_[k]];
-                const int32_t*& next = next_[models_[k]];
-                for (size_t j = 0; j < sizes_[k]; ++j) put(row[j], next[j], shifts);
-                next += sizes_[k];
-                row += sizes_[k];
-            }
-            return;
-        }
-        for (size_t r = 0; r < rows_; ++r) {
-            const uint32_t model = models_[kinds_[r]];
-            put(r, *next_[model]++, coded_.shifts[model]);
-        }
-    }
-
-    void put(size_t row, int32_t level, const TrellisShifts& shifts) {
-        levels_[row] = level;
-        values_[row] = shift_of(shifts, level);
-    }
-
-    // Tells which of the levels' values are mirrored.
-    void follow() {
-        if (coded_.num_paths == 0) return;
-        if (coded_.num_paths <= 2) {  // states that stay in registers: the loop waits for nothing else
-            for (size_t path = 0; path < coded_.num_paths; ++path) {
-                uint32_t state = states_[path];
-                for (size_t r = path; r < rows_; r += coded_.num_paths) step(state, r);
-                states_[path] = state;
-            }
-            return;
-        }
-        for (size_t r = 0; r < rows_; r += coded_.num_paths) {
-            for (size_t lane = 0; lane < std::min(coded_.num_paths, rows_ - r); ++lane) step(states_[lane], r + lane);
-        }
-    }
-
-    void step(uint32_t& state, size_t row) {
-        mirrors_[row] = is_mirrored(state);
-        state = next_state(state, static_cast<uint32_t>(levels_[row]) & 1);
     }
 
     const ColumnLevels& coded_;
+    const ColumnLoops& inner_ = column_loops();
     const BlockLoops& loops_;
-    size_t rows_;
-    std::vector<int32_t> codes_;    // of rows, each once
-    std::vector<uint32_t> kinds_;   // of rows: places among the codes
-    std::vector<size_t> sizes_;     // how many rows have each code
-    std::vector<uint32_t> order_;   // rows, by their codes
-    std::vector<uint32_t> models_;  // by code, in the present column
-    std::vector<const int32_t*> next_;
-    std::vector<size_t> left_;
-    std::vector<int32_t> levels_;
+    size_t rows_, width_;
+    Mirrors mirrors_;
+    std::vector<Run> runs_;
+    std::vector<const int32_t*> next_;  // levels of each model
     std::vector<float> values_;
-    std::vector<uint32_t> mirrors_;
-    TrellisStates states_{};
+    std::vector<int32_t> last_;  // levels, where there are not enough after them for a whole group
     bool finite_ = true;
 };
 
-// Copies words that lie column after column to where they lie row after row.
+// Copies the words of a strip of columns, `pitch` bytes from one to the next, to rows at their places.
 template <size_t kWidth>
-void transpose(const unsigned char* strip, size_t rows, size_t count, unsigned char* out, size_t columns) {
-    for (size_t r = 0; r < rows; ++r) {
-        for (size_t i = 0; i < count; ++i) {
-            std::memcpy(out + (r * columns + i) * kWidth, strip + (i * rows + r) * kWidth, kWidth);
+void transpose(const unsigned char* strip, size_t pitch, const ColumnLevels& coded, size_t count, unsigned char* out) {
+    const auto row_at = [&](size_t r) { return out + static_cast<size_t>(coded.places[r]) * coded.num_columns * kWidth; };
+    size_t r = 0;
+#ifdef FEWBITS_X86
+    // Four rows of four columns at a time, by instructions that every such processor has.
+    if (kWidth == 4 && count % 4 == 0) {
+        for (; r + 4 <= coded.models.num_rows; r += 4) {
+            unsigned char* const rows[] = {row_at(r), row_at(r + 1), row_at(r + 2), row_at(r + 3)};
+            for (size_t i = 0; i < count; i += 4) {
+                const auto read = [&](size_t k) {
+                    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(strip + (i + k) * pitch + r * kWidth));
+                };
+                const __m128i words[] = {read(0), read(1), read(2), read(3)};
+                const __m128i low[] = {_mm_unpacklo_epi32(words[0], words[1]), _mm_unpacklo_epi32(words[2], words[3])};
+                const __m128i high[] = {_mm_unpackhi_epi32(words[0], words[1]), _mm_unpackhi_epi32(words[2], words[3])};
+                const auto write = [&](size_t k, __m128i row) {
+                    _mm_storeu_si128(reinterpret_cast<__m128i*>(rows[k] + i * kWidth), row);
+                };
+                write(0, _mm_unpacklo_epi64(low[0], low[1]));
+                write(1, _mm_unpackhi_epi64(low[0], low[1]));
+                write(2, _mm_unpacklo_epi64(high[0], high[1]));
+                write(3, _mm_unpackhi_epi64(high[0], high[1]));
+            }
         }
+    }
+#endif
+    for (; r < coded.models.num_rows; ++r) {
+        unsigned char* row = row_at(r);
+        for (size_t i = 0; i < count; ++i) std::memcpy(row + i * kWidth, strip + i * pitch + r * kWidth, kWidth);
     }
 }
 
@@ -249,17 +316,19 @@ bool code_columns(const ColumnSearch& search, size_t count, float* columns, cons
 
 bool column_values(const ColumnLevels& coded, FloatType type, unsigned char* out) {
     const DefaultFloatEnvironment environment;
-    const size_t rows = coded.models.num_rows, columns = coded.num_columns, width = width_of(type);
-    Columns decoded(coded, loops_of(type));
-    std::vector<unsigned char> strip(kStrip * rows * width);
+    const size_t columns = coded.num_columns, width = width_of(type);
+    Columns decoded(coded, loops_of(type), width);
+    // An odd number of cache lines, so that a strip's columns do not all want the same places of a cache.
+    const size_t pitch = (coded.models.num_rows * width / 64 | 1) * 64 + 128;
+    const std::unique_ptr<unsigned char[]> strip(new unsigned char[std::min(kStrip, columns) * pitch]);  // not filled
     for (size_t first = 0; first < columns; first += kStrip) {
         const size_t count = std::min(kStrip, columns - first);
-        for (size_t i = 0; i < count; ++i) decoded.write(first + i, &strip[i * rows * width]);
+        for (size_t i = 0; i < count; ++i) decoded.write(first + i, &strip[i * pitch]);
         unsigned char* place = out + first * width;
         switch (width) {
-            case 2: transpose<2>(strip.data(), rows, count, place, columns); break;
-            case 4: transpose<4>(strip.data(), rows, count, place, columns); break;
-            default: transpose<8>(strip.data(), rows, count, place, columns); break;
+            case 2: transpose<2>(strip.get(), pitch, coded, count, place); break;
+            case 4: transpose<4>(strip.get(), pitch, coded, count, place); break;
+            default: transpose<8>(strip.get(), pitch, coded, count, place); break;
         }
     }
     return decoded.is_finite();

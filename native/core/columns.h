@@ -1,7 +1,8 @@
 // Matrices coded a column at a time, each with a step and a scale of its own, errors fed back (docs/payload/sic.md).
 //
-// The NumPy code of fewbits.quantize.columns is the specification. Matrices lie here column after column; all columns
-// share the paths of one trellis, element r of a column being on path r mod their number.
+// The NumPy code of fewbits.quantize.columns is the specification. Matrices lie here column after column, their rows in
+// the order of their codes; all columns share the paths of one trellis, element r of a column being on path r mod their
+// number.
 #pragma once
 
 #include <array>
@@ -15,7 +16,7 @@ namespace fewbits {
 
 // Which model each element has: its column's code plus its row's, within 0 ... num_models - 1.
 struct ElementModels {
-    const int32_t* row_codes;
+    const int32_t* row_codes;  // ascending
     size_t num_rows;
     size_t num_models;
 
@@ -65,7 +66,22 @@ struct ColumnLevels {
     const TrellisShifts* shifts;  // by model
     const float* steps;           // by column
     const float* row_scales;
+    const int32_t* places;  // of rows in the matrix that is written
 };
+
+constexpr size_t kColumnGroup = 16;  // elements that loops take together: there is room for as many more
+
+// One implementation of the inner loops. All give the same values.
+struct ColumnLoops {
+    // Writes levels with their shifts, and in the lowest bits of bytes their parities. Whole groups are read and written:
+    // what lies behind the last element is written over, or never read.
+    void (*points)(const int32_t* levels, size_t count, const TrellisShifts& shifts, float* out, uint8_t* parities);
+    // Writes points, mirrored where a byte's lowest bit says so, times a step, times scales; `out` may be `from`.
+    void (*values)(const float* from, const uint8_t* mirrors, float step, const float* scales, size_t count, float* out);
+};
+
+extern const ColumnLoops kScalarColumnLoops;
+extern const ColumnLoops kAvx2ColumnLoops;
 
 // Writes the values (num_rows, num_columns) as words of a type; false if one is not finite.
 //

@@ -185,12 +185,16 @@ def column_values(
     row_codes: NDArray[np.int32],
     steps: NDArray[np.float32],
     row_scales: NDArray[np.float32],
+    places: NDArray[np.int32],
     shifts: NDArray[np.float32],
     num_paths: int,
     type: int,
     bits: NDArray[np.unsignedinteger],
 ) -> bool:
-    """Fill the words of the values (R, n) of levels that lie model after model; return whether all are finite."""
+    """Fill the words of the values (R, n) of levels that lie model after model; return whether all are finite.
+
+    Codes of rows ascend; places say where rows are in the matrix.
+    """
 
 # fields
 

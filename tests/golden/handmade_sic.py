@@ -10,7 +10,7 @@ from fewbits.coder.body import encode_body
 from fewbits.coder.integers import CodedArray, IntegerModel, ModelSet
 from fewbits.coder.leb128 import write_uint
 from fewbits.coder.table import Table
-from fewbits.methods.sic.payload import PAYLOAD_VERSION, Matrix, RowClass
+from fewbits.methods.sic.payload import PAYLOAD_VERSION, Matrix
 from fewbits.models.shipped import shipped_table
 from fewbits.plan import tile_shape
 from fewbits.quantize.trellis import Corrections
@@ -56,7 +56,7 @@ class Described(NamedTuple):
             for ends in (self.columns, self.steps)
         )
         row_classes = np.arange(rows) % len(self.classes)
-        classes = tuple(RowClass(*each) for each in self.classes)
+        classes = np.array(self.classes, np.int32)
         return Matrix(self.paths, classes, row_classes, rng.permutation(steps), codes, self.corrections, self.models)
 
 

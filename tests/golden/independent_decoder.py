@@ -104,7 +104,7 @@ def unpack_bits(data: bytes) -> Array:
 
 MAGIC = b"\x89FWB"
 SECTION_CAP = 1 << 26
-VERSIONS = {"lossless": 1, "ecsq": 1, "epr": 2, "miracle": 1, "image": 1, "qswd": 1, "sic": 1}
+VERSIONS = {"lossless": 1, "ecsq": 1, "epr": 2, "miracle": 1, "image": 1, "qswd": 1, "sic": 2}
 
 
 class File(NamedTuple):

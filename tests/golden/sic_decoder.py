@@ -1,6 +1,7 @@
 """A second decoder of the payload `sic`, written from docs/payload/sic.md alone, on top of `independent_decoder`.
 
-It shares no code with fewbits. Matrices are kept column after column, as the page has their elements.
+It shares no code with fewbits. Matrices are kept column after column, rows in the coded order, as the page has their
+elements.
 """
 
 from __future__ import annotations
@@ -50,9 +51,14 @@ class Matrix(NamedTuple):
         of_rows = self.classes[self.side[2].q.view(np.int64) if len(self.classes) > 1 else np.zeros(self.rows, int)]
         return of_rows[:, 0], of_rows[:, 1]
 
+    def order(self) -> list[int]:
+        """The rows in the coded order."""
+        model_codes = self.rows_codes()[1].tolist()
+        return sorted(range(self.rows), key=lambda row: (model_codes[row], row))
+
     def element_models(self) -> Array:
-        """m(r, c), as (n, R)."""
-        sums = self.side[1].q.view(np.int64)[:, None] + self.rows_codes()[1]
+        """m(r, c), as (n, R), rows in the coded order."""
+        sums = self.side[1].q.view(np.int64)[:, None] + self.rows_codes()[1][self.order()]
         return np.minimum(np.maximum(sums, 0), len(self.models) - 1)
 
     def values(self) -> Array:
@@ -68,13 +74,15 @@ class Matrix(NamedTuple):
         a = k.astype(np.float32) + (quarter + d).astype(np.float32) / np.float32(256)
         a = np.where(self.mirrored(k), -a, a)
         s = np.array([scale(code) for code in self.side[0].q.view(np.int64).tolist()], np.float32)
-        t = np.array([scale(code) for code in self.rows_codes()[0].tolist()], np.float32)
+        t = np.array([scale(code) for code in self.rows_codes()[0][self.order()].tolist()], np.float32)
         with np.errstate(over="ignore", under="ignore"):
             w = (a * s[:, None]) * t
-        return base.float_bits(self.tensor, np.ascontiguousarray(w.T).ravel())
+        matrix = np.empty((self.rows, self.columns), np.float32)
+        matrix[self.order()] = w.T
+        return base.float_bits(self.tensor, matrix.ravel())
 
     def mirrored(self, k: Array) -> Array:
-        """Which elements of levels (n, R) are mirrored."""
+        """Which elements of levels (n, R), in the coded order, are mirrored."""
         found = np.zeros(k.shape, bool)
         states = [0] * self.paths
         if self.paths:

@@ -130,16 +130,19 @@ def test_the_numbers_of_sics_page(repository: Path) -> None:
 
 def test_the_example_of_sics_page(repository: Path) -> None:
     page = (repository / "docs" / "payload" / "sic.md").read_text("utf-8")
-    example = [line.split() for line in page.splitlines()[-2:]]
+    example = [line.split() for line in page.splitlines()[-3:]]
     matrix = [[float(value.replace("−", "-")) for value in line] for line in example]
-    # One path, one class of codes 0 and 0, two models, no corrections. All bits are raw: two of the first model's
-    # levels, three of the second's, from -3 on; none of column steps, two of column codes.
-    described = bytes([0, 0, 0, 0, 1, 0, *(193, 2, 0), *(193, 3, 5), *(193, 0, 0), *(193, 2, 0)])
-    codes = bytes([0, 0, 0, 0 | 2 << 2 | 1 << 4])
-    levels = bytes([0, 0, 0, 0 | 1 << 2, *(2 | 5 << 3 | 0 << 6 | 3 << 9).to_bytes(2, "little")])
+    # One path, two classes of scale codes 0 and 8 and model codes 1 and 0, three models, no corrections. All bits are
+    # raw: two of the first model's levels, two of the second's, from -1 on, three of the third's, from -3 on; none of
+    # column steps, two of column codes, one of row classes.
+    models = bytes([*(193, 2, 0), *(193, 2, 1), *(193, 3, 5), *(193, 0, 0), *(193, 2, 0), *(193, 1, 0)])
+    described = bytes([0, 1, 0, 2, 16, 0, 2, 0]) + models
+    codes = bytes([0, 0, 0, 0 | 2 << 2 | 1 << 4, 0 | 1 << 1 | 0 << 2])
+    third = (0 | 3 << 3 | 4 << 6 | 2 << 9 | 3 << 12).to_bytes(2, "little")
+    levels = bytes([0, 0, 0, 0, 2 | 0 << 2 | 3 << 4, *third])
     payload = described + bytes([len(codes)]) + codes + levels
-    chunk = Chunk("sic", 1, {}, 0, (TensorSpec("w", "float32", (2, 3)),), payload)
+    chunk = Chunk("sic", 2, {}, 0, (TensorSpec("w", "float32", (3, 3)),), payload)
     assert method_class("sic")().decode(chunk)["w"].tolist() == matrix
-    tensor, piece = independent_decoder.Tensor("w", "float32", (2, 3)), independent_decoder.Piece(0, 0, 6)
+    tensor, piece = independent_decoder.Tensor("w", "float32", (3, 3)), independent_decoder.Piece(0, 0, 9)
     (bits,) = independent_decoder.decode_part("sic", [tensor], [piece], payload, 0)
-    assert bits.view(np.float32).reshape(2, 3).tolist() == matrix
+    assert bits.view(np.float32).reshape(3, 3).tolist() == matrix

@@ -10,7 +10,7 @@ from fewbits.chunk import Chunk, TensorSpec
 from fewbits.coder.leb128 import write_sint, write_uint
 from fewbits.encode import decode
 from fewbits.errors import Corrupt
-from fewbits.methods.sic.payload import MOST_CODE, MOST_MODELS, MOST_SCALE_CODE
+from fewbits.methods.sic.payload import MOST_CODE, MOST_MODELS, MOST_SCALE_CODE, PAYLOAD_VERSION
 from fewbits.native import core
 from fewbits.tensors import LOSSY_DTYPES
 from tests.golden.handmade_sic import Described, sic_chunk
@@ -71,7 +71,7 @@ def refused(data: bytes, spec: TensorSpec, *, match: str = "weight", span: tuple
     start = time.perf_counter()
     try:
         with pytest.raises(Corrupt, match=match) as caught:
-            decode([Chunk("sic", 1, {}, 7, (spec,), data, span)])
+            decode([Chunk("sic", PAYLOAD_VERSION, {}, 7, (spec,), data, span)])
         assert time.perf_counter() - start < SECONDS
         assert tracemalloc.get_traced_memory()[1] < MEMORY
     finally:
@@ -162,7 +162,9 @@ def test_what_these_are_made_of_is_right() -> None:
         (counted(0, MOST_MODELS), ZERO * 3),
         (counted(1, MOST_MODELS), ZERO * 2),
     ):
-        (tensor,) = decode([Chunk("sic", 1, {}, 7, (SMALL,), payload(head, side_models=side_models))]).values()
+        (tensor,) = decode(
+            [Chunk("sic", PAYLOAD_VERSION, {}, 7, (SMALL,), payload(head, side_models=side_models))]
+        ).values()
         assert tensor.shape == SMALL.shape and tensor.isfinite().all()
 
 
@@ -196,7 +198,7 @@ def test_values_that_are_not_finite_are_refused(dtype: str, paths: int) -> None:
     fine, far = (described(paths=paths, levels=b"\0" + constant(level)) for level in (7, 8))
     steps = constant(8 * (limit - 3)) + ZERO
     spec = SMALL._replace(dtype=dtype)
-    decode([Chunk("sic", 1, {}, 7, (spec,), payload(fine, side_models=steps))])
+    decode([Chunk("sic", PAYLOAD_VERSION, {}, 7, (spec,), payload(fine, side_models=steps))])
     refused(payload(far, side_models=steps), spec, match="not finite")
     # On its way a value may not be beyond float32 either, whatever its row's scale makes of it.
     small = described(paths=paths, classes=class_of(-999, 0), levels=b"\0" + constant(1000))
@@ -246,7 +248,7 @@ def test_codes_that_all_differ_take_no_more_memory_than_the_elements() -> None:
     assert len(data) < 100_000
     tracemalloc.start()
     try:
-        tensor = decode([Chunk("sic", 1, {}, 7, (HUGE,), data)])["weight"]
+        tensor = decode([Chunk("sic", PAYLOAD_VERSION, {}, 7, (HUGE,), data)])["weight"]
         assert tensor.abs().min() == tensor.abs().max() == 0.25
         assert tracemalloc.get_traced_memory()[1] < 6 * HUGE.num_elements
     finally:

@@ -352,7 +352,7 @@ void test_columns() {
     const std::vector<double> scales = {0.5, 1.5, 3.0};
     const std::vector<float> prices(kModels * kPrices, 0.01f);
     for (const size_t rows : {1, 15, 16, 17, 31, 33, 512, 513, 1100}) {
-        for (const size_t num_paths : {0, 1, 2, 32}) {
+        for (const size_t num_paths : {0, 1, 2, 4, 8, 32}) {
             const auto size_below = [&](uint64_t most) { return 1 + static_cast<size_t>(numbers.below(most)); };
             const size_t halves[] = {size_below(20), size_below(3)};
             const size_t count = halves[0] + halves[1];
@@ -366,6 +366,10 @@ void test_columns() {
             for (int32_t& code : row_codes) {
                 code = static_cast<int32_t>(numbers.below(static_cast<uint64_t>(spread))) - spread / 2;
             }
+            std::sort(row_codes.begin(), row_codes.end());
+            std::vector<int32_t> places(rows);
+            const size_t turn = size_below(rows);
+            for (size_t r = 0; r < rows; ++r) places[r] = static_cast<int32_t>((r + turn) % rows);
             std::vector<double> totals(4 * kModels);
             std::vector<int64_t> counts(4 * kModels);
             const ElementModels models = {row_codes.data(), rows, kModels};
@@ -396,12 +400,12 @@ void test_columns() {
             }
             sorted.shrink_to_fit();
             ColumnLevels decoded = {models, num_paths, sorted.data(), starts.data(), codes.data(), count, shifts.data(),
-                                    steps.data(), row_scales.data()};
+                                    steps.data(), row_scales.data(), places.data()};
             std::vector<unsigned char> out(4 * coded.size());
             CHECK(column_values(decoded, FloatType::kFloat32, out.data()));
             for (size_t i = 0; i < coded.size(); ++i) {
                 float value;
-                std::memcpy(&value, out.data() + 4 * (i % rows * count + i / rows), 4);
+                std::memcpy(&value, out.data() + 4 * (static_cast<size_t>(places[i % rows]) * count + i / rows), 4);
                 CHECK(value == coded[i]);
             }
             for (const FloatType type : {FloatType::kFloat16, FloatType::kBfloat16, FloatType::kFloat64}) {

@@ -28,6 +28,8 @@ def read_uint(data: bytes | bytearray | memoryview, position: int) -> tuple[int,
         Corrupt: the integer is not in its shortest form, needs more than 64 bits, or runs past the
             end of `data`; names the byte offset in `data`.
     """
+    if position < len(data) and data[position] < 0x80:  # as most are
+        return data[position], position + 1
     end = min(len(data), position + MAX_BYTES)
     value = 0
     for at in range(position, end):
@@ -42,6 +44,31 @@ def read_uint(data: bytes | bytearray | memoryview, position: int) -> tuple[int,
     if end == position + MAX_BYTES:
         raise Corrupt(f"the integer at byte offset {position} is longer than {MAX_BYTES} bytes.")
     raise Corrupt(f"the integer at byte offset {position} runs past the end of its field.")
+
+
+def read_uints(data: bytes | bytearray | memoryview, position: int, count: int) -> tuple[list[int], int]:
+    """Decode as many unsigned integers from byte `position` on; return them and the position after them.
+
+    Raises:
+        Corrupt: as `read_uint`.
+    """
+    values: list[int] = []
+    try:
+        for _ in range(count):
+            low = data[position]
+            if low < 0x80:
+                values.append(low)
+                position += 1
+            elif 0 < (high := data[position + 1]) < 0x80:
+                values.append(low & 0x7F | high << 7)
+                position += 2
+            else:
+                value, position = read_uint(data, position)
+                values.append(value)
+    except IndexError:
+        read_uint(data, position)  # says what is missing
+        raise
+    return values, position
 
 
 def write_sint(value: int) -> bytes:

@@ -38,8 +38,8 @@ class Table:
         Raises:
             Corrupt: the frequencies are no valid table.
         """
-        positive = all(f >= 1 for f in frequencies) and escape >= 0
-        if not 1 <= len(frequencies) < MAX_SYMBOLS or not positive or sum(frequencies) + escape != TOTAL:
+        positive = min(frequencies, default=0) >= 1 and escape >= 0
+        if len(frequencies) >= MAX_SYMBOLS or not positive or sum(frequencies) + escape != TOTAL:
             raise Corrupt("a probability table's frequencies do not form a table.")
         if max(frequencies) == TOTAL:
             raise Corrupt("a probability table has one symbol only.")

@@ -1,7 +1,9 @@
 """Integer models as bytes (docs/format.md, sections 7 and 8)."""
 
+from functools import cache
+
 from fewbits.coder.integers import IntegerModel, ModelSet
-from fewbits.coder.leb128 import read_sint, read_uint, write_sint, write_uint
+from fewbits.coder.leb128 import read_sint, read_uint, read_uints, write_sint, write_uint
 from fewbits.coder.table import Table
 from fewbits.errors import Corrupt
 from fewbits.models.shipped import NUM_SHIPPED, shipped_codes, shipped_table
@@ -46,7 +48,7 @@ def read_model(data: bytes, position: int) -> tuple[IntegerModel, int]:
     """
     first, position = _byte(data, position)
     if first < NUM_SHIPPED:
-        return IntegerModel(shipped_table(first)), position
+        return _shipped_model(first), position
     if first == _HISTOGRAM:
         table, position = _read_histogram(data, position)
         return IntegerModel(table), position
@@ -86,15 +88,17 @@ def read_models(data: bytes, position: int) -> tuple[ModelSet, int]:
     return ModelSet(tuple(models), class_model), position
 
 
+@cache
+def _shipped_model(code: int) -> IntegerModel:
+    return IntegerModel(shipped_table(code))
+
+
 def _read_histogram(data: bytes, position: int) -> tuple[Table, int]:
     low, position = read_sint(data, position)
     last, position = read_uint(data, position)
     if last > 62:
         raise Corrupt("a histogram has more than 63 values.")
-    fields: list[int] = []
-    for _ in range(last + 2):
-        field, position = read_uint(data, position)
-        fields.append(field)
+    fields, position = read_uints(data, position, last + 2)
     return Table.checked(low, tuple(fields[:-1]), fields[-1]), position
 
 

@@ -4,7 +4,8 @@ What the error of a column does at a layer's outputs, the columns after it can p
 coded: a share of it is taken off them. Each column has a step of its own, and a code of its scale; each row a scale and
 a code too. The two codes together name the model of an element, so that what is small is coded as small.
 
-Matrices (R, n) lie here column after column, (n, R). Element r of a column belongs to path r mod P of a trellis
+Matrices (R, n) lie here column after column, (n, R), their rows in the order of their codes, so that in a column the
+elements of a model are neighbours. Element r of a column belongs to path r mod P of a trellis
 (`fewbits.quantize.trellis`), whose paths lead from column to column. What is written out here in NumPy is the
 specification (docs/payload/sic.md); the compiled core does the same, in the same float32 operations.
 
@@ -33,7 +34,7 @@ _MOST_PAIRS = 1 << 18  # of codes of columns and rows that are added up at once
 class ElementModels:
     """Which model each element has: its column's code plus its row's, within 0 … num_models - 1.
 
-    row_codes: (R,) int32.
+    row_codes: (R,) int32, ascending.
     """
 
     row_codes: NDArray[np.int32]
@@ -42,7 +43,7 @@ class ElementModels:
     def of(self, codes: NDArray[np.int32]) -> NDArray[np.int64]:
         """Return the models of all elements, column after column, (n, R), from the codes of columns (n,)."""
         sums = codes[:, None].astype(np.int64) + self.row_codes.astype(np.int64)
-        return np.clip(sums, 0, self.num_models - 1)  # WIRE
+        return np.minimum(np.maximum(sums, 0), self.num_models - 1)  # WIRE
 
 
 @dataclass(frozen=True)
@@ -164,27 +165,30 @@ def _mirrors(levels: NDArray[np.int32], states: NDArray[np.uint32]) -> NDArray[n
 class ColumnValues:
     """What levels stand for: all that a decoder needs to know beside them.
 
-    codes: (n,) int32, of columns; steps: (n,) float32; row_scales: (R,) float32; shifts: (K, 5) float32.
+    codes: (n,) int32, of columns; steps: (n,) float32; row_scales: (R,) float32; places: (R,) int32, of rows in the
+    matrix; shifts: (K, 5) float32.
     """
 
     models: ElementModels
     codes: NDArray[np.int32]
     steps: NDArray[np.float32]
     row_scales: NDArray[np.float32]
+    places: NDArray[np.int32]
     shifts: NDArray[np.float32]
     num_paths: int
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
         """How many elements have each model, (K,)."""
-        columns, num_columns = np.unique(self.codes, return_counts=True)
-        rows, num_rows = np.unique(self.models.row_codes, return_counts=True)
-        models, counts = ElementModels(rows, self.models.num_models), np.zeros(self.models.num_models, np.int64)
+        columns, num_columns = _runs(np.sort(self.codes))
+        rows, num_rows = _runs(self.models.row_codes)
+        models, counts = ElementModels(rows, self.models.num_models), np.zeros(self.models.num_models)
         step = -(-_MOST_PAIRS // rows.size)  # that all codes differ takes little to say, and should take little memory
         for start in range(0, columns.size, step):
             some = slice(start, start + step)
-            np.add.at(counts, models.of(columns[some]), num_columns[some, None] * num_rows)
-        return counts
+            pairs = num_columns[some, None] * num_rows
+            counts += np.bincount(models.of(columns[some]).ravel(), pairs.ravel(), counts.size)
+        return counts.astype(np.int64)
 
     def write(self, weights: Weights, levels: NDArray[np.int32]) -> bool:
         """Write the values (R, n) of levels, which lie model after model, within one column after column.
@@ -203,25 +207,52 @@ class ColumnValues:
                 self.models.row_codes,
                 self.steps,
                 self.row_scales,
+                self.places,
                 self.shifts,
                 self.num_paths,
                 weights.code,
                 weights.bits,
             )
         models = self.models.of(self.codes)
-        by_column = np.empty(models.size, np.int32)
-        by_column[np.argsort(models, axis=None, kind="stable")] = levels
-        by_column = by_column.reshape(models.shape)
+        ordered = np.empty(models.size, np.int32)
+        ordered[np.argsort(models, axis=None, kind="stable")] = levels
+        ordered = ordered.reshape(models.shape)
         # WIRE
-        points = by_column.astype(np.float32) + self.shifts[models, np.clip(by_column, -2, 2) + 2]
-        points = np.where(_mirrors(by_column, np.zeros(self.num_paths, np.uint32)), -points, points)
+        points = ordered.astype(np.float32) + self.shifts[models, np.clip(ordered, -2, 2) + 2]
+        points = np.where(_mirrors(ordered, np.zeros(self.num_paths, np.uint32)), -points, points)
         with np.errstate(over="ignore", under="ignore"):  # what is not finite is the caller's to refuse
-            values = points * self.steps[:, None] * self.row_scales
-        weights.bits[:] = rounded_bits(np.ascontiguousarray(values.T).ravel(), weights.dtype)
+            by_column = points * self.steps[:, None] * self.row_scales
+        values = np.empty(by_column.T.shape, np.float32)
+        values[self.places] = by_column.T
+        weights.bits[:] = rounded_bits(values.ravel(), weights.dtype)
         return bool(np.isfinite(weights.values()).all())
 
 
-def levels_by_model(models: NDArray[np.int64], levels: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Return levels (n, R), of elements with these models (n, R), as they are stored: model after model, (n R,)."""
-    narrow = models.astype(np.uint16)  # NumPy sorts words of 16 bits by counting
-    return levels.ravel()[np.argsort(narrow, axis=None, kind="stable")]
+def _runs(ascending: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Return the values of an array (N,) in order, each once, and how many times each is there."""
+    bounds = np.concatenate([[0], np.flatnonzero(ascending[1:] != ascending[:-1]) + 1, [ascending.size]])
+    return ascending[bounds[:-1]], bounds[1:] - bounds[:-1]
+
+
+def row_order(codes: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return the order (R,) in which rows of these codes (R,) are coded: by their codes, then by their places."""
+    above = codes - codes.min()
+    # NumPy sorts words of 16 bits by counting.
+    order = np.argsort(above.astype(np.uint16) if above.max() < 1 << 16 else above, kind="stable")  # WIRE
+    return order.astype(np.int32)
+
+
+def levels_by_model(models: ElementModels, codes: NDArray[np.int32], levels: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return levels (n, R), of columns of these codes (n,), as they are stored: model after model, (n R,)."""
+    parts: list[list[NDArray[np.int32]]] = [[] for _ in range(models.num_models)]
+    step = max(1, _MOST_PAIRS // levels.shape[1])
+    for start in range(0, codes.size, step):
+        some = (
+            models.of(codes[start : start + step]).astype(np.uint16).ravel()
+        )  # NumPy sorts words of 16 bits by counting
+        ordered = levels[start : start + step].ravel()[np.argsort(some, kind="stable")]
+        counts = np.bincount(some, minlength=models.num_models)
+        for model, part in enumerate(np.split(ordered, np.cumsum(counts)[:-1])):
+            if part.size:
+                parts[model].append(part)
+    return np.concatenate([part for found in parts for part in found])

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fewbits.coder.leb128 import read_sint, read_uint, write_sint, write_uint
+from fewbits.coder.leb128 import read_sint, read_uint, read_uints, write_sint, write_uint
 from fewbits.errors import Corrupt, InvalidArgument
 
 
@@ -38,3 +38,16 @@ def test_uint_out_of_range_is_an_invalid_argument(value: int) -> None:
 def test_sint_out_of_range_is_an_invalid_argument(value: int) -> None:
     with pytest.raises(InvalidArgument):
         write_sint(value)
+
+
+def test_many_integers_are_read_as_one_by_one() -> None:
+    values = [0, 1, 127, 128, 129, 16_383, 16_384, 1 << 40, (1 << 64) - 1, 5]
+    data = b"".join(map(write_uint, values))
+    assert read_uints(b"\xff" + data, 1, len(values)) == (values, 1 + len(data))
+    assert read_uints(data, 0, 0) == ([], 0)
+    for end in range(len(data)):
+        with pytest.raises(Corrupt, match="runs past"):
+            read_uints(data[:end], 0, len(values))
+    for wrong in (b"\x80\x00", b"\xff\x80\x00", b"\xff" * 11):
+        with pytest.raises(Corrupt, match="byte offset 1"):
+            read_uints(b"\x07" + wrong, 0, 2)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fewbits.native import core
-from fewbits.quantize.columns import ColumnCoder, ColumnValues, ElementModels, levels_by_model
+from fewbits.quantize.columns import ColumnCoder, ColumnValues, ElementModels, levels_by_model, row_order
 from fewbits.quantize.trellis import MOST_PRICED
 from fewbits.quantize.weights import Weights
 
@@ -14,7 +14,7 @@ needs_core = pytest.mark.skipif(core() is None, reason="compares the compiled co
 def _coder(rng: np.random.Generator, num_rows: int, num_paths: int, num_models: int = 5) -> ColumnCoder:
     prices = rng.random((num_models, 2 * MOST_PRICED + 1), np.float32)
     shifts = 0.25 + 0.1 * rng.standard_normal((num_models, 5)).astype(np.float32)
-    codes = rng.integers(-1, 3, num_rows).astype(np.int32)
+    codes = np.sort(rng.integers(-1, 3, num_rows).astype(np.int32))
     return ColumnCoder(
         ElementModels(codes, num_models),
         (2.0 ** -codes.astype(np.float64)).astype(np.float32),
@@ -56,29 +56,38 @@ def test_core_codes_as_written_out(monkeypatch, num_rows: int, num_paths: int, c
 
 @needs_core
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64"])
-@pytest.mark.parametrize(("num_rows", "num_columns", "num_paths"), [(1, 1, 1), (5, 33, 4), (70, 16, 32), (600, 17, 2)])
+@pytest.mark.parametrize("num_paths", [0, 1, 2, 4, 8, 16, 32])
+@pytest.mark.parametrize(("num_rows", "num_columns"), [(1, 1), (5, 33), (16, 70), (23, 9), (70, 16), (600, 17)])
 def test_core_decodes_as_written_out(monkeypatch, dtype: str, num_rows: int, num_columns: int, num_paths: int) -> None:
     rng = np.random.default_rng(num_columns)
     values = _values(rng, num_rows, num_columns, num_paths)
     levels = rng.integers(-3, 4, num_rows * num_columns).astype(np.int32)
     results = []
-    for isa in ("", "numpy"):
+    for isa in ("", "scalar", "numpy"):
         monkeypatch.setenv("FEWBITS_ISA", isa)
         weights = Weights(np.zeros(levels.size, {"float32": "u4", "float64": "u8"}.get(dtype, "u2")), dtype)
         assert values.write(weights, levels)
         results.append(weights.bits)
         assert not ColumnValues(
-            values.models, values.codes, np.float32(1e38) * values.steps, values.row_scales, values.shifts, num_paths
+            values.models,
+            values.codes,
+            np.float32(1e38) * values.steps,
+            values.row_scales,
+            values.places,
+            values.shifts,
+            num_paths,
         ).write(weights, levels * 1000)
-    np.testing.assert_array_equal(*results)
+    for others in results[1:]:
+        np.testing.assert_array_equal(results[0], others)
 
 
 def _values(rng: np.random.Generator, num_rows: int, num_columns: int, num_paths: int) -> ColumnValues:
     return ColumnValues(
-        ElementModels(rng.integers(-1, 3, num_rows).astype(np.int32), 6),
+        ElementModels(np.sort(rng.integers(-1, 3, num_rows).astype(np.int32)), 6),
         rng.integers(-1, 6, num_columns).astype(np.int32),
         (0.5 + rng.random(num_columns)).astype(np.float32),
         (0.5 + rng.random(num_rows)).astype(np.float32),
+        rng.permutation(num_rows).astype(np.int32),
         0.25 + 0.1 * rng.standard_normal((6, 5)).astype(np.float32),
         num_paths,
     )
@@ -93,12 +102,20 @@ def test_levels_decode_to_what_the_coder_left(monkeypatch, isa: str) -> None:
     coded = coder.code(columns, feedback, steps)
     assert coded is not None
     codes, levels = coded
-    values = ColumnValues(coder.models, codes, steps, np.ones(70, np.float32), coder.shifts, 4)
+    places = rng.permutation(70).astype(np.int32)
+    values = ColumnValues(coder.models, codes, steps, np.ones(70, np.float32), places, coder.shifts, 4)
     models = coder.models.of(codes)
     np.testing.assert_array_equal(values.counts, np.bincount(models.ravel(), minlength=5))
     weights = Weights(np.zeros(levels.size, np.uint32), "float32")
-    assert values.write(weights, levels_by_model(models, levels))
-    np.testing.assert_array_equal(weights.bits.view(np.float32).reshape(70, 20).T, columns)
+    assert values.write(weights, levels_by_model(coder.models, codes, levels))
+    np.testing.assert_array_equal(weights.bits.view(np.float32).reshape(70, 20)[places].T, columns)
+
+
+def test_rows_are_in_the_order_of_their_codes_then_of_their_places() -> None:
+    assert row_order(np.array([3, -70_000, 3, 0, -70_000, 0], np.int32)).tolist() == [1, 4, 3, 5, 0, 2]
+    codes = np.random.default_rng(3).integers(-2, 9, 500).astype(np.int32)
+    np.testing.assert_array_equal(row_order(codes), np.argsort(codes, kind="stable"))
+    assert row_order(codes).dtype == np.int32
 
 
 @pytest.mark.parametrize("isa", ["", "numpy"])

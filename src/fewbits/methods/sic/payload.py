@@ -13,18 +13,18 @@ from fewbits.chunk import Chunk
 from fewbits.coder.body import check_size, decode_body, decode_into, encode_body
 from fewbits.coder.elements import Integers
 from fewbits.coder.integers import ArraySpec, CodedArray, IntegerModel, ModelSet
-from fewbits.coder.leb128 import read_sint, read_uint, write_sint, write_uint
+from fewbits.coder.leb128 import read_uint, read_uints, write_sint, write_uint
 from fewbits.errors import Corrupt
 from fewbits.models.descriptions import read_model, write_model
 from fewbits.models.fit import fit_values
 from fewbits.payload import check_version, element_ranges, part_of
 from fewbits.plan import tile_rows
-from fewbits.quantize.columns import ColumnValues, ElementModels
+from fewbits.quantize.columns import ColumnValues, ElementModels, row_order
 from fewbits.quantize.parameter_decoders import STEPS_PER_OCTAVE, step_of
-from fewbits.quantize.trellis import Corrections, shifts_of
+from fewbits.quantize.trellis import Corrections
 from fewbits.tensors import LOSSY_DTYPES
 
-PAYLOAD_VERSION = 1
+PAYLOAD_VERSION = 2
 SCALE_UNIT = 8  # WIRE: steps and row scales are 2^(code / 8)
 MOST_SCALE_CODE = 1000  # WIRE: either way
 MOST_CODE = 1 << 16  # WIRE: of a model, of a column or row, either way
@@ -45,30 +45,23 @@ def _scales() -> NDArray[np.float32]:
 
 def shifts_by_model(corrections: Sequence[Corrections], num_models: int, trellis: bool) -> NDArray[np.float32]:
     """Return how far beyond levels values lie, in steps, (M, 5), the first models having corrections."""
-    quarter = np.float32(0.25 if trellis else 0)
-    shifts = np.full((num_models, 5), quarter, np.float32)
-    for row, correction in zip(shifts, corrections, strict=False):
-        row[:] = shifts_of(correction) - (np.float32(0.25) - quarter)
-    return shifts
-
-
-class RowClass(NamedTuple):
-    """What rows of a class share."""
-
-    scale_code: int
-    model_code: int
+    shifts = np.zeros((num_models, 5), np.float32)
+    if corrections:
+        known = np.array(corrections, np.float32)[:, [3, 1, 0, 2, 3]]  # of levels from -2 to 2
+        shifts[: len(known)] = known * np.array([-1, -1, 1, 1, 1], np.float32) / np.float32(256)
+    return shifts + np.float32(0.25 if trellis else 0)
 
 
 @dataclass(frozen=True)
 class Matrix:
     """One matrix (R, n), or tile of one, as it is written.
 
-    row_classes: (R,) int64, each row's of `classes`; step_codes, codes: (n,) int32; corrections: of the models from the
-    first on; models: of each model's levels.
+    classes: (K, 2) int32, scale codes and model codes; row_classes: (R,) int64, each row's of these; step_codes, codes:
+    (n,) int32; corrections: of the models from the first on; models: of each model's levels.
     """
 
     num_paths: int
-    classes: tuple[RowClass, ...]
+    classes: NDArray[np.int32]
     row_classes: NDArray[np.int64]
     step_codes: NDArray[np.int32]
     codes: NDArray[np.int32]
@@ -78,13 +71,15 @@ class Matrix:
     @cached_property
     def values(self) -> ColumnValues:
         """What levels stand for."""
-        scale_codes = np.array([each.scale_code for each in self.classes], np.int32)
-        model_codes = np.array([each.model_code for each in self.classes], np.int32)
+        scale_codes, model_codes = self.classes.T
+        order = row_order(model_codes[self.row_classes])
+        classes = self.row_classes[order]
         return ColumnValues(
-            ElementModels(model_codes[self.row_classes], len(self.models)),
+            ElementModels(model_codes[classes], len(self.models)),
             self.codes,
             scales_of(self.step_codes),
-            scales_of(scale_codes[self.row_classes]),
+            scales_of(scale_codes[classes]),
+            order,
             shifts_by_model(self.corrections, len(self.models), self.num_paths > 0),
             self.num_paths,
         )
@@ -102,7 +97,7 @@ class Matrix:
             bytes([self.num_paths.bit_length() - 1 if self.num_paths else _NO_TRELLIS]),
             write_uint(len(self.classes) - 1),
         ]
-        fields += [write_sint(code) for each in self.classes for code in each]
+        fields += [write_sint(code) for code in self.classes.ravel().tolist()]
         fields += [write_uint(len(self.models) - 1), write_uint(len(self.corrections))]
         fields += [struct.pack("<4b", *correction) for correction in self.corrections]
         fields += [write_model(model) for model in self.models]
@@ -141,7 +136,7 @@ class _Described(NamedTuple):
     num_rows: int
     num_columns: int
     num_paths: int
-    classes: tuple[RowClass, ...]
+    classes: NDArray[np.int32]
     corrections: tuple[Corrections, ...]
     models: tuple[IntegerModel, ...]
     side: tuple[ArraySpec, ...]
@@ -190,9 +185,9 @@ def written_of(chunk: Chunk, num_threads: int = 1) -> list[Written]:
     check_size(body, main)
     levels = [np.empty(int(counts.sum()), np.int32) for counts in levels_of]
     elements = [
-        Integers(part)
+        Integers(array[end - count : end])
         for array, counts in zip(levels, levels_of, strict=True)
-        for part in np.split(array, np.cumsum(counts)[:-1])
+        for count, end in zip(counts.tolist(), np.cumsum(counts).tolist(), strict=True)
     ]
     decode_into(body, main, elements, num_threads=num_threads)
     return [Written(matrix, array) for matrix, array in zip(matrices, levels, strict=True)]
@@ -212,13 +207,11 @@ def _described(chunk: Chunk) -> tuple[list[_Described], int]:
         if head[0] > _NO_TRELLIS:
             raise Corrupt(f"tensor {spec.name!r} has more than 32 paths.")
         num_classes, position = _count(payload, position, f"tensor {spec.name!r} has too many classes of rows.")
-        classes: list[RowClass] = []
-        for _ in range(num_classes):
-            scale_code, position = read_sint(payload, position)
-            model_code, position = read_sint(payload, position)
-            if abs(scale_code) > MOST_SCALE_CODE or abs(model_code) > MOST_CODE:
-                raise Corrupt(f"tensor {spec.name!r} has a class of rows out of range.")
-            classes.append(RowClass(scale_code, model_code))
+        fields, position = read_uints(payload, position, 2 * num_classes)
+        classes = np.array(fields, np.uint64).reshape(-1, 2)
+        if (classes.max(0) > (2 * MOST_SCALE_CODE, 2 * MOST_CODE)).any():
+            raise Corrupt(f"tensor {spec.name!r} has a class of rows out of range.")
+        classes = classes.astype(np.int32)
         num_models, position = _count(payload, position, f"tensor {spec.name!r} has too many models.")
         num_corrected, position = read_uint(payload, position)
         if num_corrected > num_models:
@@ -239,7 +232,7 @@ def _described(chunk: Chunk) -> tuple[list[_Described], int]:
                 rows,
                 columns,
                 1 << head[0] if head[0] < _NO_TRELLIS else 0,
-                tuple(classes),
+                classes >> 1 ^ -(classes & 1),  # signed
                 tuple(struct.iter_unpack("<4b", fields)),
                 tuple(models[:num_models]),
                 tuple(side),

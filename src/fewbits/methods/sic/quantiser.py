@@ -16,14 +16,13 @@ from fewbits.methods.sic.payload import (
     MOST_SCALE_CODE,
     SCALE_UNIT,
     Matrix,
-    RowClass,
     Written,
     scales_of,
     shifts_by_model,
 )
 from fewbits.models.descriptions import write_model
 from fewbits.models.fit import bits_of_each, fit_values
-from fewbits.quantize.columns import MOST_PATHS, ColumnCoder, ElementModels, levels_by_model
+from fewbits.quantize.columns import MOST_PATHS, ColumnCoder, ElementModels, levels_by_model, row_order
 from fewbits.quantize.rounding import BIT_WORTH
 from fewbits.quantize.trellis import MOST_PRICED, NO_CORRECTIONS, Corrections, prices_of_costs, trellis_step
 from fewbits.quantize.weights import Weights, distortion_of_bits
@@ -131,7 +130,7 @@ class _Learned(NamedTuple):
 
 
 class _Grid:
-    """Models by scale, evenly spaced in octaves, and the codes of rows and columns on it."""
+    """Models by scale, evenly spaced in octaves, the codes of rows and columns on it, and the order of the rows."""
 
     def __init__(self, problem: Problem, settings: SicConfig) -> None:
         num_columns, num_rows = problem.columns.shape
@@ -147,13 +146,12 @@ class _Grid:
                 means = magnitudes.mean(1, keepdims=True, dtype=np.float64)
                 relative += (magnitudes / np.where(means > 0, means, 1)).sum(0, dtype=np.float64)
             most = round(_MOST_ROW_CODE / self.unit)
-            codes = (
-                np.rint(np.log2(np.maximum(relative / num_columns, 1e-30)) / self.unit)
-                .clip(-most, most)
-                .astype(np.int32)
-            )
-        self.models = ElementModels(codes, size)
-        self.row_units = (2.0 ** (-self.unit * codes)).astype(np.float32)
+            places = np.rint(np.log2(np.maximum(relative / num_columns, 1e-30)) / self.unit)
+            codes = places.clip(-most, most).astype(np.int32)
+        self.row_codes = codes
+        self.order = row_order(codes)
+        self.models = ElementModels(codes[self.order], size)
+        self.row_units = (2.0 ** (-self.unit * self.models.row_codes)).astype(np.float32)
 
 
 class MatrixQuantiser:
@@ -225,7 +223,7 @@ def _zeros(problem: Problem) -> tuple[Written, float]:
     num_columns, num_rows = problem.columns.shape
     codes = np.zeros(num_columns, np.int32)
     classes = np.zeros(num_rows, np.int64)
-    matrix = Matrix(0, (RowClass(0, 0),), classes, codes, codes, (), (IntegerModel(None),))
+    matrix = Matrix(0, np.zeros((1, 2), np.int32), classes, codes, codes, (), (IntegerModel(None),))
     bits = 8.0 * len(matrix.description(matrix.side_arrays()))
     return Written(matrix, np.zeros(num_columns * num_rows, np.int32)), bits
 
@@ -275,10 +273,11 @@ class _Run:
             self.is_reached = bool((self._steps > 0).all() and np.isfinite(self._steps).all()) and self._code_all()
 
     def _code_all(self) -> bool:
-        columns = self._problem.columns.copy()
+        columns = np.take(self._problem.columns, self._grid.order, axis=1)
         diagonal = np.diag(self._problem.factor)
         # What a reconstruction of column i has in column j, by its own: U[i, j] / U[i, i].
-        shares = (self._problem.factor / diagonal[:, None]).astype(np.float32)
+        shares = np.empty(self._problem.factor.shape, np.float32)
+        np.divide(self._problem.factor, diagonal[:, None], out=shares, casting="same_kind")
         count = len(columns)
         for start in range(0, count, _BLOCK):
             stop = min(start + _BLOCK, count)
@@ -328,12 +327,12 @@ class _Run:
 
     @cached_property
     def _sorted(self) -> NDArray[np.int32]:
-        return levels_by_model(self._grid.models.of(self._codes), self._levels)
+        return levels_by_model(self._grid.models, self._codes, self._levels)
 
     @cached_property
     def _classes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Scale and model codes of classes of rows, (K, 2), and each row's class."""
-        pairs = np.stack([self._problem.row_scale_codes, self._grid.models.row_codes.astype(np.int64)], axis=1)
+        pairs = np.stack([self._problem.row_scale_codes, self._grid.row_codes.astype(np.int64)], axis=1)
         return np.unique(pairs, axis=0, return_inverse=True)
 
     @property
@@ -352,7 +351,7 @@ class _Run:
         classes, row_classes = self._classes
         matrix = Matrix(
             self._coder.states.size,
-            tuple(RowClass(*each) for each in classes.tolist()),
+            classes.astype(np.int32),
             row_classes.reshape(-1).astype(np.int64),
             self._step_codes,
             self._codes - np.int32(first),
