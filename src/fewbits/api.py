@@ -29,6 +29,7 @@ from fewbits.methods.lossless import Lossless
 from fewbits.methods.sic import Sic
 from fewbits.native import check_environment
 from fewbits.nn.attach import attach, attached_of
+from fewbits.nn.inputs import synthetic_inputs
 from fewbits.nn.outputs import Measure
 from fewbits.outcome import report_of
 from fewbits.progress import Progress
@@ -36,6 +37,7 @@ from fewbits.receive import attach_again, check_keys, load_with_factors
 from fewbits.registry import method_class
 from fewbits.report import Report
 from fewbits.sources import Checkpoint, SourceLike, entries_of, read_checkpoint
+from fewbits.tuned import TUNED_ROUNDS, tuned
 
 UNTRAINED = ("ecsq", "qswd", "sic")  # methods that need no training loop, by their ids
 
@@ -59,6 +61,7 @@ def compress(
     statistics: Mapping[str, float | Tensor | Curvature] | None = None,
     inputs: Iterable[Any] | str | None = "auto",
     measure: Measure = None,
+    tune: int = 0,
     metadata: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Report:
@@ -95,6 +98,9 @@ def compress(
             is a module that takes such, something may be lost, and no statistics are given. None: nothing is tried.
         measure: what of the module's output matters, with inputs: a function of it, or "probabilities"; by default all
             of it, or of a language model or classifier with `logits` the probabilities.
+        tune: with `sic` and a budget or bits, steps of training of levels against the module's own outputs, a batch
+            each: for small networks, at few bits. Inputs are then held, eight batches at least. It is kept where it
+            makes outputs better.
         metadata: text to keep in the file, beside what the source has of its own.
         progress: called with a stage and how many of how many units are done.
 
@@ -117,6 +123,9 @@ def compress(
         checkpoint = replace(checkpoint, metadata={**(checkpoint.metadata or {}), **metadata})
     if bare:
         checkpoint = _without_copies(checkpoint)
+    if tune:
+        _check_tuned(tune, budget, bits, inputs)
+        inputs = inputs if isinstance(inputs, str) or inputs is None else list(inputs)
     calibration: Calibration | None = None
     notes, aside = list[str](), ""
     if inputs is not None:
@@ -137,7 +146,12 @@ def compress(
     given = Source(checkpoint.stored, checkpoint.module, known(statistics or {}, checkpoint, lossy))
     with executor_for(workers) as executor:
         job = Job(checkpoint, given, lossy, seed, bare, executor, progress)
-        if budget is not None:
+        target = parse_size(budget) if budget is not None else bits
+        if tune and target is not None and calibration is not None:
+            batches = synthetic_inputs(calibration.module, seed, TUNED_ROUNDS) if isinstance(inputs, str) else inputs
+            trial, note = tuned(job, calibration, list(batches or ()), tune, target, per_weight=budget is None)
+            notes.append(note)
+        elif budget is not None:
             trial = job.within(parse_size(budget), per_weight=False)
         elif bits is not None:
             trial = job.within(bits, per_weight=True)
@@ -159,6 +173,20 @@ def compress(
     seconds = time.monotonic() - start
     report = report_of(os.fspath(path), size, checkpoint, encoded.chunks, rate_weight, seconds)
     return replace(report, notes=tuple(notes))
+
+
+def _check_tuned(tune: int, budget: int | str | None, bits: float | None, inputs: Iterable[Any] | str | None) -> None:
+    """Check that levels can be trained.
+
+    Raises:
+        InvalidArgument: there is no size to keep to, no number of steps, or nothing to try the module on.
+    """
+    if not isinstance(tune, int) or tune < 0 or isinstance(tune, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidArgument(f"tune must be a number of steps, not {tune!r}.")
+    if budget is None and bits is None:
+        raise InvalidArgument("tune= goes with budget= or bits=: training keeps to a size.")
+    if inputs is None:
+        raise InvalidArgument("tune= needs a module, and inputs= to train its levels on.")
 
 
 def _method_of(method: Method | str | None, lossless: bool, calibrated: bool) -> Method:

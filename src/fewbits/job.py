@@ -42,7 +42,7 @@ class Job(NamedTuple):
     progress: Progress | None
 
     def encoded(self, method: Method, rate_weight: float | None) -> Encoded:
-        """Encode at a rate weight (None where it has no effect) and put the file together."""
+        """Encode at a rate weight (None where it has no effect), and put the file together."""
         chunks = encode(
             method,
             self.source,
@@ -51,6 +51,10 @@ class Job(NamedTuple):
             executor=self.executor,
             progress=self.progress,
         )
+        return self.file_of(chunks, rate_weight)
+
+    def file_of(self, chunks: list[Chunk], rate_weight: float | None) -> Encoded:
+        """Put a file together."""
         data = file_bytes(
             chunks=chunks,
             tensors=self.checkpoint.entries,
@@ -60,6 +64,10 @@ class Job(NamedTuple):
             bare=self.bare,
         )
         return Encoded(chunks, data)
+
+    def size_of(self, encoded: Encoded, *, per_weight: bool) -> float:
+        """Return the bytes of a file or, with `per_weight`, payload bits a lossily coded weight."""
+        return lossy_rate(encoded.chunks) if per_weight else len(encoded.data)
 
     def within(self, target: float, *, per_weight: bool) -> Trial[Encoded]:
         """Find the best file of at most `target` bytes or, with `per_weight`, payload bits a lossily coded weight."""
@@ -71,7 +79,7 @@ class Job(NamedTuple):
 
         def measured(rate_weight: float) -> tuple[float, Encoded]:
             encoded = self.encoded(method, rate_weight)
-            return (lossy_rate(encoded.chunks) if per_weight else len(encoded.data)), encoded
+            return self.size_of(encoded, per_weight=per_weight), encoded
 
         if not per_weight:
             return meet(target, lambda rate: expected(rate) / 8, measured)

@@ -25,7 +25,7 @@ from fewbits.errors import Corrupt
 from fewbits.method import Curvature, Method, Source, Survey
 from fewbits.methods.ecsq import Ecsq
 from fewbits.methods.sic.config import SicConfig
-from fewbits.methods.sic.payload import PAYLOAD_VERSION, payload_of, written_of
+from fewbits.methods.sic.payload import PAYLOAD_VERSION, Written, payload_of, written_of
 from fewbits.methods.sic.quantiser import Candidate, MatrixQuantiser, factor_of
 from fewbits.plan import group_small, is_group, tile_rows, tiles
 from fewbits.quantize.rounding import BIT_WORTH
@@ -118,7 +118,7 @@ class Sic(Method):
                 kept = {spec: each for spec, each in found.items() if each is not None}
                 failed |= {spec.name: matrices[spec.name] for spec in unit if spec not in kept}
                 if kept:
-                    yield self._chunk(list(kept), list(kept.values()), seed, wide=False)
+                    yield self.chunk_of(list(kept), list(kept.values()), seed)
                 continue
             chunks = self._tiles(unit[0], source, step, seed)
             if chunks is None:
@@ -138,8 +138,7 @@ class Sic(Method):
             found = self._candidate(spec, source, step, span)
             if found is None:  # a tensor has one method
                 return None
-            wide = found.loss.bits >= LEAST_WIDE_BITS
-            chunks.append(self._chunk([spec], [found], seed, wide=wide, span=span if len(spans) > 1 else None))
+            chunks.append(self.chunk_of([spec], [found], seed, span if len(spans) > 1 else None))
         return chunks
 
     def _candidate(self, spec: TensorSpec, source: Source, step: float, span: tuple[int, int]) -> Candidate | None:
@@ -150,26 +149,30 @@ class Sic(Method):
         own = Curvature(curvature.inputs, curvature.outputs[first : first + rows])
         return MatrixQuantiser(weights, own, self.settings).candidate(step)
 
-    def _chunk(
-        self,
-        specs: Sequence[TensorSpec],
-        coded: Sequence[Candidate],
-        seed: int,
-        *,
-        wide: bool,
-        span: tuple[int, int] | None = None,
+    def chunk_of(
+        self, specs: Sequence[TensorSpec], coded: Sequence[Candidate], seed: int, span: tuple[int, int] | None = None
     ) -> Chunk:
+        """Return the part of tensors that are coded: of a group of small ones, of a large one, or of a tile of it."""
+        wide = len(specs) == 1 and coded[0].loss.bits >= LEAST_WIDE_BITS
         payload = payload_of([each.written for each in coded], wide=wide)
         framing = NARROW_BITS + (framing_bits(coded[0].loss.bits) if wide else NARROW_BITS)  # of two bodies
         losses = tuple(each.loss._replace(bits=each.loss.bits + framing / len(coded)) for each in coded)
         config = self.config.to_json()
         return Chunk(self.id, self.payload_version, config, seed, tuple(specs), payload, span=span, losses=losses)
 
+    def written(self, chunk: Chunk, num_threads: int = 1) -> list[Written]:
+        """Return the matrices of a part, and their levels, in the order of its tensors.
+
+        Raises:
+            Corrupt, Incompatible: as for `decode`.
+        """
+        return written_of(chunk, num_threads)
+
     def decode(
         self, chunk: Chunk, *, into: Mapping[str, Tensor] | None = None, num_threads: int = 1
     ) -> Mapping[str, Tensor]:
         """Return the reconstructions."""
-        found = written_of(chunk, num_threads)
+        found = self.written(chunk, num_threads)
         tensors = destinations(chunk, into)
         for spec, each in zip(chunk.tensors, found, strict=True):
             if not each.matrix.values.write(Weights(bits_of(tensors[spec.name]), spec.dtype), each.levels):

@@ -1,6 +1,7 @@
 """From a matrix and its curvature to levels: column after column, errors fed back, prices from what came before."""
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -314,16 +315,7 @@ class _Run:
 
     def _models(self) -> tuple[list[IntegerModel], list[float]]:
         """The model of each scale on the grid, and what its levels cost in bits."""
-        models, costs = list[IntegerModel](), list[float]()
-        for part in np.split(self._sorted, np.cumsum(self._coder.counts.sum(1))[:-1]):
-            if not part.size:
-                models.append(IntegerModel(None))
-                costs.append(0.0)
-                continue
-            fit = fit_values(part)
-            models.append(fit.models.models[0])
-            costs.append(fit.bits)
-        return models, costs
+        return fitted(self._sorted, self._coder.counts.sum(1))
 
     @cached_property
     def _sorted(self) -> NDArray[np.int32]:
@@ -358,15 +350,33 @@ class _Run:
             corrections,
             tuple(models[first : last + 1]),
         )
-        side = matrix.side_arrays()
-        # What a fit costs has its model's description in it, which the matrix's has as well.
-        fitted = [model for model, cost in zip(models, costs, strict=True) if cost]
-        fitted += [array.models.models[0] for array in side]
-        described = len(matrix.description(side)) - sum(len(write_model(model)) for model in fitted)
-        counts = self._coder.counts.sum(1).tolist()
-        padding = sum(-count * model.shift % 8 for count, model in zip(counts, models, strict=True))
-        bits = sum(costs) + sum(fit_values(array.values).bits for array in side) + 8 * described + padding
-        return Written(matrix, self._sorted), bits
+        return Written(matrix, self._sorted), sum(costs) + side_bits(matrix, costs[first : last + 1])
+
+
+def fitted(levels: NDArray[np.int32], counts: NDArray[np.int64]) -> tuple[list[IntegerModel], list[float]]:
+    """Return a model for each run of the levels (N,), and what the run costs with it in bits; runs may be empty.
+
+    Args:
+        counts: of each run.
+    """
+    models, costs = list[IntegerModel](), list[float]()
+    for part in np.split(levels, np.cumsum(counts)[:-1]):
+        fit = fit_values(part) if part.size else None
+        models.append(fit.models.models[0] if fit else IntegerModel(None))
+        costs.append(fit.bits if fit else 0.0)
+    return models, costs
+
+
+def side_bits(matrix: Matrix, costs: Sequence[float]) -> float:
+    """Return what a matrix takes beside its levels, whose models cost so much, as `fitted` says."""
+    side = matrix.side_arrays()
+    # What a fit costs has its model's description in it, which the matrix's has as well.
+    known = [model for model, cost in zip(matrix.models, costs, strict=True) if cost]
+    known += [array.models.models[0] for array in side]
+    described = len(matrix.description(side)) - sum(len(write_model(model)) for model in known)
+    counts = matrix.values.counts.tolist()
+    padding = sum(-count * model.shift % 8 for count, model in zip(counts, matrix.models, strict=True))
+    return sum(fit_values(array.values).bits for array in side) + 8 * described + padding
 
 
 def _geometric_mean(values: NDArray[np.float64]) -> float:

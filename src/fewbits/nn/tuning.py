@@ -1,0 +1,133 @@
+"""Levels trained against what the module made of its inputs before: what errors do together, and to data as it is.
+
+The loss is the relative squared error of outputs plus what a bit is worth, as in `fewbits.nn.curvatures`; no labels are
+needed. Rounding passes gradients on as if it were not there.
+
+Source: straight-through estimation, Bengio et al. 2013 (arXiv:1308.3432); differs: latents start at the weights within
+the cells that error feedback has found, and levels are priced by their own models.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from fewbits.errors import InvalidArgument
+from fewbits.nn.curvature_sums import full
+from fewbits.nn.inputs import evaluating
+from fewbits.nn.outputs import Measure, measured
+from fewbits.progress import Progress
+
+_RATE = 4e-3  # of learning, in steps of quantisation
+_DECAYS = (0.9, 0.99)
+_WARM_UP, _LAST = 10, 0.01  # steps in which the rate of learning rises; its share at the end of half a cosine
+_REFIT = 50  # steps from one fit of models to the next
+_PULL, _MOST_PULL = 20.0, 2.0  # of what a bit is worth, by how far the levels' bits are off what they were
+
+
+class Latents(Protocol):
+    """Latents of a tensor, or of a part of it."""
+
+    latents: nn.Parameter
+
+    def __call__(self) -> Tensor:
+        """Return the values (N,) of the rounded latents."""
+        ...
+
+    def bits(self) -> Tensor:
+        """Return what they cost in bits, () float32, with a gradient."""
+        ...
+
+    def refit(self) -> float:
+        """Make prices anew; return what the levels cost in bits."""
+        ...
+
+
+class Task(NamedTuple):
+    """What levels are trained for: a module's outputs on batches.
+
+    fixed: tensors by name in place of the module's, where they are not trained.
+    """
+
+    module: nn.Module
+    batches: Sequence[Any]
+    measure: Measure
+    fixed: Mapping[str, Tensor]
+
+
+def tune(
+    task: Task,
+    trained: Mapping[str, Sequence[Latents]],
+    *,
+    slope: float,
+    steps: int,
+    seed: int,
+    progress: Progress | None,
+) -> None:
+    """Train latents, in place, for so many steps of a batch each, to about as many bits as they have at first.
+
+    Args:
+        trained: by tensor name, the latents of its parts in order.
+        slope: what a bit is worth, in relative squared error of outputs.
+
+    Raises:
+        InvalidArgument: outputs do not depend on the latents, or training diverges.
+    """
+    parts = [part for each in trained.values() for part in each]
+    optimizer = torch.optim.Adam([part.latents for part in parts], _RATE, _DECAYS, fused=False, foreach=False)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _share(step, steps))
+    generator = torch.Generator().manual_seed(seed)
+    wanted, pull, order = sum(part.refit() for part in parts), 1.0, list[int]()
+    with torch.inference_mode(False), evaluating(task.module):
+        for step in range(steps):
+            order = order or torch.randperm(len(task.batches), generator=generator).tolist()
+            batch = task.batches[order.pop()]
+            with torch.enable_grad():
+                values = {name: _joined(task.module, name, each) for name, each in trained.items()}
+                loss = error_of(task, batch, values) + pull * slope * torch.stack([part.bits() for part in parts]).sum()
+                if not loss.requires_grad or not bool(loss.isfinite()):
+                    raise InvalidArgument("levels cannot be trained: outputs do not depend on them, or diverge.")
+                optimizer.zero_grad()
+                loss.backward(inputs=[part.latents for part in parts])
+            optimizer.step()
+            schedule.step()
+            if step % _REFIT == _REFIT - 1:
+                share = sum(part.refit() for part in parts) / wanted
+                pull *= min(max(share**_PULL, 1 / _MOST_PULL), _MOST_PULL)
+            if progress is not None:
+                progress("tune", step + 1, steps)
+
+
+def error_of(task: Task, batch: Any, values: Mapping[str, Tensor]) -> Tensor:
+    """Return the relative squared error of a batch's outputs, (), with these values in place of the module's own."""
+    with torch.no_grad():
+        before = measured(_run(task.module, {}, batch), task.measure)
+    after = measured(_run(task.module, {**task.fixed, **values}, batch), task.measure)
+    errors = [
+        (full(one) - full(other)).square().sum() / full(other).square().sum()
+        for one, other in zip(after, before, strict=True)
+    ]
+    return torch.stack(errors).mean()
+
+
+def own_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return a module's parameters and buffers, by the first of their names."""
+    return dict(module.named_parameters()) | dict(module.named_buffers())
+
+
+def _run(module: nn.Module, values: Mapping[str, Tensor], batch: Any) -> Any:
+    if isinstance(batch, Mapping):
+        return torch.func.functional_call(module, dict(values), (), dict(batch))
+    return torch.func.functional_call(module, dict(values), batch if isinstance(batch, tuple) else (batch,))
+
+
+def _joined(module: nn.Module, name: str, parts: Sequence[Latents]) -> Tensor:
+    own = module.get_parameter(name)
+    return torch.cat([part() for part in parts]).reshape(own.shape).to(own.dtype)
+
+
+def _share(step: int, steps: int) -> float:
+    """The rate of learning in a step, as a share of the greatest."""
+    return min((step + 1) / _WARM_UP, max((1 + math.cos(math.pi * step / steps)) / 2, _LAST))
