@@ -54,6 +54,14 @@ bool bound_code_columns(const Out<float>& columns, const In<float>& feedback, co
     return reached;
 }
 
+void bound_count_models(const In<int32_t>& codes, const In<int32_t>& row_codes, const Out<int64_t>& counts) {
+    require(counts.size() >= 1, "models are missing.");
+    require_size(counts, counts.size());
+    require_size(codes, codes.size());
+    require_size(row_codes, row_codes.size());
+    count_models({row_codes.data(), row_codes.size(), counts.size()}, codes.data(), codes.size(), counts.data());
+}
+
 bool bound_column_values(const In<int32_t>& levels, const In<int64_t>& starts, const In<int32_t>& codes,
                          const In<int32_t>& row_codes, const In<float>& steps, const In<float>& row_scales,
                          const In<int32_t>& places, const In<float>& shifts, size_t num_paths, int type,
@@ -89,6 +97,7 @@ void bind_columns(nb::module_& module) {
                arg("row_codes"), arg("row_units"), arg("scales"), arg("shifts"), arg("prices"),
                arg("states").noconvert(), arg("codes").noconvert(), arg("levels").noconvert(),
                arg("totals").noconvert(), arg("counts").noconvert());
+    module.def("count_models", &bound_count_models, arg("codes"), arg("row_codes"), arg("counts").noconvert());
     module.def("column_values", &bound_column_values, arg("levels"), arg("starts"), arg("codes"), arg("row_codes"),
                arg("steps"), arg("row_scales"), arg("places"), arg("shifts"), arg("num_paths"), arg("type"),
                arg("bits").noconvert());

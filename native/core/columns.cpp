@@ -314,6 +314,13 @@ bool code_columns(const ColumnSearch& search, size_t count, float* columns, cons
     return true;
 }
 
+void count_models(const ElementModels& models, const int32_t* codes, size_t num_columns, int64_t* counts) {
+    for (size_t start = 0, end = 0; start < models.num_rows; start = end) {
+        while (end < models.num_rows && models.row_codes[end] == models.row_codes[start]) ++end;
+        for (size_t i = 0; i < num_columns; ++i) counts[models.of(codes[i], start)] += static_cast<int64_t>(end - start);
+    }
+}
+
 bool column_values(const ColumnLevels& coded, FloatType type, unsigned char* out) {
     const DefaultFloatEnvironment environment;
     const size_t columns = coded.num_columns, width = width_of(type);

@@ -30,6 +30,9 @@ struct ElementModels {
     }
 };
 
+// Adds to `counts` (num_models) how many elements of columns with these codes have each model.
+void count_models(const ElementModels& models, const int32_t* codes, size_t num_columns, int64_t* counts);
+
 // How columns are quantised.
 struct ColumnSearch {
     ElementModels models;

@@ -178,6 +178,9 @@ def code_columns(
 ) -> bool:
     """Fill codes (n,) and levels (n, R); columns (n, R) become reconstructions; False if one is out of reach."""
 
+def count_models(codes: NDArray[np.int32], row_codes: NDArray[np.int32], counts: NDArray[np.int64]) -> None:
+    """Add to counts (K,) how many elements of columns (n,) and rows (R,) with these codes have each model."""
+
 def column_values(
     levels: NDArray[np.int32],
     starts: NDArray[np.int64],

@@ -131,7 +131,7 @@ def check_size(data: bytes, specs: Sequence[ArraySpec]) -> None:
     ]
     if sum(size for size, model in one_class if model.table is not None) > _most_symbols(len(data)):
         raise Corrupt(_TOO_SHORT)
-    if sum(raw_size(size, model.shift) for size, model in one_class) > len(data):
+    if sum(raw_size(size, model.shift) for size, model in one_class if model.shift) > len(data):
         raise Corrupt(_NO_RAW_BITS)
 
 

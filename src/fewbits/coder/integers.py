@@ -14,8 +14,7 @@ from fewbits.coder.bits import pack_raw
 from fewbits.coder.table import Table
 
 
-@dataclass(frozen=True)
-class IntegerModel:
+class IntegerModel(NamedTuple):
     """How integers are coded: q = centre + (h * 2^shift + low), h by the table, low raw; or q = centre + low.
 
     A constant is no table and shift 0. Arithmetic is modulo 2^64.
@@ -26,8 +25,7 @@ class IntegerModel:
     centre: int = 0
 
 
-@dataclass(frozen=True)
-class ModelSet:
+class ModelSet(NamedTuple):
     """The models of an array's classes, and the model of the class indices if there are several."""
 
     models: tuple[IntegerModel, ...]
@@ -47,8 +45,7 @@ class CodedArray:
     classes: NDArray[np.int64] | None = None
 
 
-@dataclass(frozen=True)
-class ArraySpec:
+class ArraySpec(NamedTuple):
     """What a decoder knows of an array before its body: rows, row length (elements) and models."""
 
     num_rows: int

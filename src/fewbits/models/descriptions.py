@@ -46,9 +46,9 @@ def read_model(data: bytes, position: int) -> tuple[IntegerModel, int]:
     Raises:
         Corrupt: the bytes describe none.
     """
+    if position < len(data) and data[position] < NUM_SHIPPED:
+        return _shipped_model(data[position]), position + 1
     first, position = _byte(data, position)
-    if first < NUM_SHIPPED:
-        return _shipped_model(first), position
     if first == _HISTOGRAM:
         table, position = _read_histogram(data, position)
         return IntegerModel(table), position

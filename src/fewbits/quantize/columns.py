@@ -180,15 +180,18 @@ class ColumnValues:
     @cached_property
     def counts(self) -> NDArray[np.int64]:
         """How many elements have each model, (K,)."""
-        columns, num_columns = _runs(np.sort(self.codes))
-        rows, num_rows = _runs(self.models.row_codes)
-        models, counts = ElementModels(rows, self.models.num_models), np.zeros(self.models.num_models)
+        counts = np.zeros(self.models.num_models, np.int64)
+        if kernels := core():
+            kernels.count_models(self.codes, self.models.row_codes, counts)
+            return counts
+        columns, num_columns = np.unique(self.codes, return_counts=True)
+        rows, num_rows = np.unique(self.models.row_codes, return_counts=True)
+        models = ElementModels(rows, self.models.num_models)
         step = -(-_MOST_PAIRS // rows.size)  # that all codes differ takes little to say, and should take little memory
         for start in range(0, columns.size, step):
             some = slice(start, start + step)
-            pairs = num_columns[some, None] * num_rows
-            counts += np.bincount(models.of(columns[some]).ravel(), pairs.ravel(), counts.size)
-        return counts.astype(np.int64)
+            np.add.at(counts, models.of(columns[some]), num_columns[some, None] * num_rows)
+        return counts
 
     def write(self, weights: Weights, levels: NDArray[np.int32]) -> bool:
         """Write the values (R, n) of levels, which lie model after model, within one column after column.
@@ -226,12 +229,6 @@ class ColumnValues:
         values[self.places] = by_column.T
         weights.bits[:] = rounded_bits(values.ravel(), weights.dtype)
         return bool(np.isfinite(weights.values()).all())
-
-
-def _runs(ascending: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Return the values of an array (N,) in order, each once, and how many times each is there."""
-    bounds = np.concatenate([[0], np.flatnonzero(ascending[1:] != ascending[:-1]) + 1, [ascending.size]])
-    return ascending[bounds[:-1]], bounds[1:] - bounds[:-1]
 
 
 def row_order(codes: NDArray[np.int32]) -> NDArray[np.int32]:
