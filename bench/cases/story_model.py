@@ -12,7 +12,8 @@ from .inputs import data_file, data_loaders
 from .row import Measured
 
 WINDOW, NUM_WINDOWS = 900, 100  # characters of whole lines, at most; windows that are read
-NUM_CALIBRATION = 256  # further windows
+NUM_CALIBRATION, NUM_TRAINING = 256, 1072  # further windows, to look at, or to train on
+TRAINING_BATCHES = ((12, 128), (6, 256))  # windows and tokens, in turns
 _HEADS, _KEY_HEADS, _HEAD_WIDTH = 8, 4, 8
 _BASE, _EPSILON = 10_000.0, 1e-5
 _START = 1  # the token before every text
@@ -102,15 +103,34 @@ class Stories:
     def __init__(self) -> None:
         vocabulary = data_loaders().tok512(data_file("models/stories260k-tok512.bin"))
         text = data_file("text/tinystories-train-head.txt").read_text(encoding="utf-8").replace("\n\n", "\n")
-        windows = list(_windows(text, NUM_WINDOWS + NUM_CALIBRATION))
+        windows = list(_windows(text, NUM_WINDOWS + NUM_TRAINING))
         self._tokens = [_encoded(window, vocabulary) for window in windows[:NUM_WINDOWS]]
-        self._others = [_encoded(window, vocabulary) for window in windows[NUM_WINDOWS:]]
+        self._vocabulary, self._others = vocabulary, windows[NUM_WINDOWS:]
 
     def calibration(self) -> list[Any]:
         """Return the windows after those that are judged, (1, T) int64 each."""
         import torch
 
-        return [torch.tensor(tokens[:-1])[None] for tokens in self._others]
+        return [torch.tensor(self._encoded(window)[:-1])[None] for window in self._others[:NUM_CALIBRATION]]
+
+    def training_batches(self, seed: int) -> list[Any]:
+        """Return the windows after those that are judged, cut to pieces of two lengths, mixed, (B, T) int64 each."""
+        import torch
+
+        texts, batches = [self._encoded(window) for window in self._others], list[list[Any]]()
+        for count, length in TRAINING_BATCHES:
+            pieces = [
+                tokens[:length] if start == 0 else [_START, *tokens[start : start + length - 1]]
+                for tokens in texts
+                for start in range(0, len(tokens) - 1, length)
+            ]
+            whole = torch.tensor([piece for piece in pieces if len(piece) == length])
+            order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed))
+            batches.append(list(whole[order].split(count)))
+        return [batch for pair in zip(*batches, strict=False) for batch in pair]
+
+    def _encoded(self, window: str) -> list[int]:
+        return _encoded(window, self._vocabulary)
 
     def quality(self, tensors: Tensors) -> dict[str, Measured]:
         """Return the perplexity of a checkpoint."""

@@ -99,8 +99,8 @@ class Calibration:
                 with _holding(self.module, tensors):
                     found = measured(called(self.module, batch), self.measure)
                 for before, after in zip(originals, found, strict=True):
-                    energy = float(before.double().square().sum())
-                    losses.append(float((after.double() - before.double()).square().sum()) / (energy or 1.0))
+                    energy = float(torch.linalg.vector_norm(full(before))) ** 2
+                    losses.append(float(torch.linalg.vector_norm(full(after) - full(before))) ** 2 / (energy or 1.0))
         return sum(losses) / len(losses)
 
 
