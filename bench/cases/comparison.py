@@ -57,8 +57,8 @@ def fewbits_row(
     """Compress a checkpoint to a budget; measure the file and what it decodes to.
 
     source: its path; or a module, where there are inputs. path: where the file is written; the caller may go on using
-    it. inputs_are: what a row says of inputs that are batches; measure: of their outputs; tune: steps of training of levels.
-    least_error: all squared errors count alike, which gives the least relative error of the whole model.
+    it. inputs_are: what a row says of inputs that are batches; measure: of their outputs; tune: steps that levels are
+    trained. least_error: all squared errors count alike, which gives the least relative error of the whole model.
     """
     fewbits = load_fewbits("compress", "load")
     energies = {key: float((t.astype(np.float64) ** 2).sum()) for key, t in tensors.items() if t.dtype.kind == "f"}
