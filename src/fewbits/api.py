@@ -133,7 +133,7 @@ def compress(
             calibration = Calibration.on(checkpoint, inputs, measure, None if lossless else lossy, seed, progress)
             statistics = calibration.statistics | dict(statistics or {})
         except InvalidArgument as error:
-            if not is_automatic or measure is not None or method == Sic.id or isinstance(method, Sic):
+            if not is_automatic or measure is not None or tune or method == Sic.id or isinstance(method, Sic):
                 raise
             aside = f"the module was tried on no inputs: {error}"
             lossy = _method_of(method, lossless, calibrated=False)

@@ -162,7 +162,7 @@ def test_a_module_that_takes_no_synthetic_inputs_is_compressed_all_the_same(tmp_
     report = fewbits.compress(Words(least=61), one, bits=3.0)
     fewbits.compress(Words(), other, bits=3.0, inputs=None)
     assert one.read_bytes() == other.read_bytes() and "tried on no inputs: no synthetic input fits" in report.notes[-1]
-    for given in ({"measure": "probabilities"}, {"method": "sic"}, {"inputs": "synthetic"}):
+    for given in ({"measure": "probabilities"}, {"method": "sic"}, {"inputs": "synthetic"}, {"tune": 5}):
         with pytest.raises(InvalidArgument, match="no synthetic input fits"):
             fewbits.compress(Words(least=61), tmp_path / "third.fewbits", bits=3.0, **given)
 
