@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from . import Options
 from .comparison import fewbits_row, rival_rows
@@ -28,50 +29,41 @@ def rows(options: Options) -> Iterator[Row]:
     original = stories.quality(tensors)
     most = MOST_PERPLEXITY * float(original["perplexity"])
     yield Row("original", {"size": path.stat().st_size, **original})
-    if not options.rivals_only:
-        with tempfile.TemporaryDirectory() as scratch:
-            batches = stories.calibration()
-            for share in CALIBRATED_SHARES:
-                yield fewbits_row(
-                    f"fewbits calibrated 1/{share}",
-                    story_module(tensors),
-                    tensors,
-                    stories.quality,
-                    Path(scratch) / "stories.fewbits",
-                    budget=path.stat().st_size // share,
-                    seed=options.seed,
-                    inputs=batches,
-                    inputs_are=f"{len(batches)} windows of TinyStories",
-                    measure="probabilities",
-                    asked=(Figure("perplexity", "<=", round(most, 4)),) if share == CALIBRATED else (),
-                )
-            batches = stories.training_batches(options.seed)
-            for share in TUNED_SHARES:
-                yield fewbits_row(
-                    f"fewbits tuned 1/{share}",
-                    story_module(tensors),
-                    tensors,
-                    stories.quality,
-                    Path(scratch) / "stories.fewbits",
-                    budget=path.stat().st_size // share,
-                    seed=options.seed,
-                    inputs=batches,
-                    inputs_are=f"{NUM_TRAINING} windows of TinyStories, in batches of 12 x 128 and 6 x 256 tokens",
-                    measure="probabilities",
-                    tune=TUNED,
-                    asked=(Figure("perplexity", "<=", round(most, 4)),) if share == CALIBRATED else (),
-                )
-            for share in SHARES:
-                for inputs in (None, "synthetic"):
-                    yield fewbits_row(
-                        f"fewbits {'module ' if inputs else ''}1/{share}",
-                        story_module(tensors) if inputs else path,
-                        tensors,
-                        stories.quality,
-                        Path(scratch) / "stories.fewbits",
-                        budget=path.stat().st_size // share,
-                        seed=options.seed,
-                        inputs=inputs,
-                        asked=(Figure("perplexity", "<=", round(most, 4)),) if share == SHARES[0] else (),
-                    )
+    scratch = tempfile.TemporaryDirectory()
+
+    def row(name: str, source: Any, share: int, judged: int, given: dict[str, Any]) -> Row:
+        """A file of a share of the original; of that of one share something is asked."""
+        file, budget = Path(scratch.name) / "stories.fewbits", path.stat().st_size // share
+        asked = (Figure("perplexity", "<=", round(most, 4)),) if share == judged else ()
+        return fewbits_row(
+            f"fewbits {name}1/{share}",
+            source,
+            tensors,
+            stories.quality,
+            file,
+            budget=budget,
+            seed=options.seed,
+            asked=asked,
+            **given,
+        )
+
+    with scratch:
+        for kind, given in () if options.rivals_only else _with_text(stories, options.seed):
+            shares = TUNED_SHARES if "tune" in given else CALIBRATED_SHARES
+            for share in shares:
+                yield row(kind, story_module(tensors), share, CALIBRATED, given)
+        for share in () if options.rivals_only else SHARES:
+            for inputs in (None, "synthetic"):
+                source = story_module(tensors) if inputs else path
+                yield row("module " if inputs else "", source, share, SHARES[0], {"inputs": inputs})
     yield from rival_rows(options.rivals, tensors, stories.quality)
+
+
+def _with_text(stories: Stories, seed: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Text to look at, and text to train on as well."""
+    batches = stories.calibration()
+    said = f"{len(batches)} windows of TinyStories"
+    yield "calibrated ", {"inputs": batches, "inputs_are": said, "measure": "probabilities"}
+    batches = stories.training_batches(seed)
+    said = f"{NUM_TRAINING} windows of TinyStories, in batches of 12 x 128 and 6 x 256 tokens"
+    yield "tuned ", {"inputs": batches, "inputs_are": said, "measure": "probabilities", "tune": TUNED}
