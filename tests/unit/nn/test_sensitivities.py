@@ -50,11 +50,11 @@ def test_bits_go_where_outputs_feel_them(tmp_path: Any) -> None:
         with torch.no_grad():
             return float((fewbits.load(tmp_path / "n.fewbits", into=TwoPaths())(x) - net(x)).square().mean())
 
-    assert error(inputs="synthetic") < 0.2 * error()
-    assert error(inputs=[torch.randn(50, 16)]) < 0.2 * error()
+    assert error(inputs="synthetic") < 0.2 * error(inputs=None)
+    assert error(inputs=[torch.randn(50, 16)]) < 0.2 * error(inputs=None)
     # What is known counts before what is found out.
     known = {"loud.weight": 1e-9}
-    assert error(inputs="synthetic", statistics=known) > error()
+    assert error(inputs="synthetic", statistics=known) > error(inputs=None)
 
 
 class Classifier(nn.Module):
@@ -193,4 +193,4 @@ def test_frequent_words_are_finer(tmp_path: Any) -> None:
     assert len(fewbits.info(path).tensors) == len(net.state_dict())
     # The whole tensor's error is recorded once, over all of its runs of rows.
     recorded = next(t.relative_error for t in fewbits.info(path).tensors if t.name == "words.weight")
-    assert recorded == pytest.approx(float(errors.mean().sqrt() / words.square().mean().sqrt()), rel=2e-3)
+    assert recorded == pytest.approx(float(errors.mean().sqrt() / words.square().mean().sqrt()), rel=4e-3)
