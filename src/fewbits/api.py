@@ -165,8 +165,12 @@ def compress(
             trial = Trial(0.0, 0.0, job.encoded(Lossless(), None))
     encoded, rate_weight = trial.result, trial.rate_weight or None
     # Before the file is written: whatever a stranger's module says of its copy, nothing is left behind.
-    if calibration is not None and (note := calibration.note(job.tensors(encoded))):
-        notes.append(note)
+    if calibration is not None:
+        tensors = job.tensors(encoded)
+        expected = calibration.expected(tensors)
+        del job, given, statistics  # and with them curvatures, which may be as large as the module
+        if note := calibration.note(tensors, expected):
+            notes.append(note)
     if is_automatic and aside:
         notes.append(aside)
     size = write_atomic(path, [encoded.data])

@@ -75,13 +75,18 @@ class Calibration:
         first = synthetic_inputs(module, seed) if isinstance(inputs, str) else kept
         return cls(module, measure, _stored(costs, checkpoint), first)
 
-    def note(self, tensors: Mapping[str, Tensor]) -> str | None:
-        """Return what a report says of these tensors: the error of outputs that curvatures foretell, and that is.
+    def expected(self, tensors: Mapping[str, Tensor]) -> float | None:
+        """Return the error of outputs that curvatures foretell, if there are any; they are let go.
 
         Args:
             tensors: by name, as a file's reader gets them.
         """
-        expected = _expected(self.module, tensors, self.statistics)
+        found = _expected(self.module, tensors, self.statistics)
+        self.statistics.clear()
+        return found
+
+    def note(self, tensors: Mapping[str, Tensor], expected: float | None) -> str | None:
+        """Return what a report says of these tensors: the error of outputs that is expected, and that there is."""
         if not self.kept or expected is None:
             return None
         found = self._loss(tensors)
