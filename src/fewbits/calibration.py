@@ -1,8 +1,7 @@
 """What errors of tensors cost, measured on inputs or said by the caller, as methods take it."""
 
 import itertools
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +13,9 @@ from torch import Tensor, nn
 from fewbits.chunk import TensorSpec
 from fewbits.errors import InvalidArgument
 from fewbits.method import Curvature, Method
-from fewbits.nn.curvature_sums import full
 from fewbits.nn.curvatures import curvatures
-from fewbits.nn.inputs import called, evaluating, reads_tokens, synthetic_inputs
-from fewbits.nn.outputs import Measure, measured
+from fewbits.nn.inputs import evaluating, reads_tokens, synthetic_inputs
+from fewbits.nn.outputs import Measure, error_of, full, own_tensors
 from fewbits.nn.sensitivities import sensitivities
 from fewbits.progress import Progress
 from fewbits.sources import Checkpoint
@@ -97,35 +95,16 @@ class Calibration:
 
     def _loss(self, tensors: Mapping[str, Tensor]) -> float:
         """The relative squared error of outputs, the mean over what was kept."""
-        losses: list[float] = []
+        own = own_tensors(self.module)
+        values = {name: value.to(own[name]) for name, value in tensors.items() if name in own}
         with evaluating(self.module):
-            for batch in self.kept:
-                originals = measured(called(self.module, batch), self.measure)
-                with _holding(self.module, tensors):
-                    found = measured(called(self.module, batch), self.measure)
-                for before, after in zip(originals, found, strict=True):
-                    energy = float(torch.linalg.vector_norm(full(before))) ** 2
-                    losses.append(float(torch.linalg.vector_norm(full(after) - full(before))) ** 2 / (energy or 1.0))
+            losses = [float(error_of(self.module, values, batch, self.measure)) for batch in self.kept]
         return sum(losses) / len(losses)
 
 
 def _stored(costs: Mapping[str, float | Tensor | Curvature], checkpoint: Checkpoint) -> Statistics:
     """Those of what a checkpoint has: a module's state may be another one than its parameters."""
     return {name: value for name, value in costs.items() if name in checkpoint.tensors}
-
-
-@contextmanager
-def _holding(module: nn.Module, tensors: Mapping[str, Tensor]) -> Generator[None]:
-    """Let a module's parameters and buffers be these tensors, by name; what they are now is kept aside, not copied."""
-    own = itertools.chain(module.named_parameters(), module.named_buffers())
-    before = [(value, value.data, tensors[name]) for name, value in own if name in tensors]
-    try:
-        for value, data, other in before:
-            value.data = other.to(data.device, data.dtype)
-        yield
-    finally:
-        for value, data, _ in before:
-            value.data = data
 
 
 class _Kept(Iterable[Any]):

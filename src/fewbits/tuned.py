@@ -15,8 +15,10 @@ from fewbits.errors import InvalidArgument
 from fewbits.job import Encoded, Job
 from fewbits.methods.sic import Sic
 from fewbits.methods.sic.latents import MatrixLatents
+from fewbits.methods.sic.payload import written_of
 from fewbits.nn.inputs import evaluating
-from fewbits.nn.tuning import Task, error_of, own_tensors, tune
+from fewbits.nn.outputs import error_of, own_tensors
+from fewbits.nn.tuning import Task, tune
 
 LEAST_BATCHES = 8
 TUNED_ROUNDS = 16  # of synthetic inputs
@@ -51,7 +53,7 @@ def tuned(
     device = {name: value.device for name, value in own_tensors(calibration.module).items()}
     fixed = {name: value.to(device[name]) for name, value in decode(others).items() if name in device}
     task = Task(calibration.module, batches[_HELD_OUT - 1 :: _HELD_OUT], calibration.measure, fixed)
-    latents = {id(chunk): _latents(scalar, chunk, job.checkpoint.stored, device) for chunk in own}
+    latents = {id(chunk): _latents(chunk, job.checkpoint.stored, device) for chunk in own}
     by_name: dict[str, list[MatrixLatents]] = {}
     for parts in latents.values():
         for part in parts:
@@ -70,7 +72,7 @@ def tuned(
         chunks.append(scalar.chunk_of(list(chunk.tensors), whole, chunk.seed, chunk.span) if found else chunk)
     result = job.file_of(chunks, start.rate_weight)
     size = job.size_of(result, per_weight=per_weight)
-    before, after = (_error(task, each.result) for each in (plain, Trial(0.0, 0.0, result)))
+    before, after = _error(task, plain.result), _error(task, result)
     said = f"levels were trained for {steps} steps: relative squared error of outputs {after:.3g} on other batches"
     if size > target or after > before:
         why = "the file was too large" if size > target else "which is no gain"
@@ -78,11 +80,9 @@ def tuned(
     return Trial(start.rate_weight, size, result), f"{said}, {before:.3g} without"
 
 
-def _latents(
-    method: Sic, chunk: Chunk, tensors: Mapping[str, Tensor], device: Mapping[str, torch.device]
-) -> list[MatrixLatents]:
+def _latents(chunk: Chunk, tensors: Mapping[str, Tensor], device: Mapping[str, torch.device]) -> list[MatrixLatents]:
     parts: list[MatrixLatents] = []
-    for spec, written in zip(chunk.tensors, method.written(chunk), strict=True):
+    for spec, written in zip(chunk.tensors, written_of(chunk), strict=True):
         weights = tensors[spec.name].detach().reshape(-1)[slice(*(chunk.span or (0, spec.num_elements)))]
         parts.append(MatrixLatents(spec, chunk.span, written, weights.to(device[spec.name])))
     return parts
@@ -94,4 +94,5 @@ def _error(task: Task, encoded: Encoded) -> float:
     own = own_tensors(task.module)
     values = {name: value.to(own[name]) for name, value in decode(encoded.chunks).items() if name in own}
     with evaluating(task.module):
-        return float(sum(error_of(task, batch, values) for batch in task.batches)) / len(task.batches)
+        errors = [float(error_of(task.module, values, batch, task.measure)) for batch in task.batches]
+    return sum(errors) / len(errors)

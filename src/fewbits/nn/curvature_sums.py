@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewbits.method import Curvature
+from fewbits.nn.outputs import full
 from fewbits.nn.unfolding import unfolded
 
 _DAMPING = 0.01  # of the mean of a diagonal: samples say little of directions that hardly any of them has
@@ -178,11 +179,6 @@ def _damped(sums: Tensor, divisor: float) -> NDArray[np.floating]:
         matrix[start:, start:stop] = matrix[start:stop, start:].T.clone()
     matrix.diagonal().add_(_DAMPING * float(matrix.trace()) / size)
     return matrix.numpy()
-
-
-def full(tensor: Tensor) -> Tensor:
-    """Return a tensor in float32 at least."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def array_of(tensor: Tensor) -> NDArray[np.float64]:

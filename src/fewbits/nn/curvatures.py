@@ -19,9 +19,9 @@ from torch.utils.checkpoint import CheckpointError
 from fewbits.errors import InvalidArgument
 from fewbits.method import Curvature
 from fewbits.nn.blocks import block_by_block
-from fewbits.nn.curvature_sums import Call, Probe, Product, Table, Whole, full
+from fewbits.nn.curvature_sums import Call, Probe, Product, Table, Whole
 from fewbits.nn.inputs import called, evaluating, synthetic_inputs
-from fewbits.nn.outputs import Measure, check_measure, floating, measured
+from fewbits.nn.outputs import Measure, check_measure, floating, full, measured
 from fewbits.nn.words import use_of_words, word_tables
 from fewbits.progress import Progress
 
@@ -137,7 +137,7 @@ class _Batch:
 class _Weight:
     """A parameter, and what is summed over samples of it, as gradients come.
 
-    batch: the present one. calls: those of its layers in it whose gradient has not come.
+    batch: the present one.
     roles: sums by the kind of layer; or of all of its gradient, where not all of it is made by calls.
     by_layers: whether its gradient is all made by calls; None until it has one. Once it is, no more is made of it.
     probe: the gradient that the calls of a batch make, where it is not known yet whether that is all.
@@ -147,7 +147,6 @@ class _Weight:
     name: str
     value: Tensor
     batch: _Batch = field(default_factory=_Batch)
-    calls: list[Call] = field(default_factory=list[Call])
     roles: dict[type, Product | Table | Whole] = field(default_factory=dict[type, Product | Table | Whole])
     by_layers: bool | None = None
     probe: Probe | None = None
@@ -156,7 +155,6 @@ class _Weight:
     def begin(self, batch: _Batch) -> None:
         """Get ready for a batch."""
         self.batch, self.probe = batch, None
-        self.calls.clear()
         self.value.requires_grad_(not self.by_layers)
 
     def forget(self) -> None:
@@ -178,16 +176,13 @@ class _Weight:
         if self.batch.is_back:  # a block that is computed again
             return made
         read: Tensor = arguments[0] if arguments else next(iter(named.values()))
-        call = Call(layer, read.detach())
-        self.calls.append(call)
-        made.register_hook(lambda gradient: self._arrive(call, gradient))
+        held = [Call(layer, read.detach())]
+        made.register_hook(lambda gradient: self._arrive(held, gradient))
         return made
 
-    def _arrive(self, call: Call, gradient: Tensor | None) -> None:
-        """Add a call, and forget what it read."""
-        for place, each in enumerate(self.calls):
-            if each is call:
-                del self.calls[place]
+    def _arrive(self, held: list[Call], gradient: Tensor | None) -> None:
+        """Add a call, and forget what it read: the hook lives as long as the graph."""
+        call = held.pop()
         if gradient is not None:
             self._add(call, gradient)
 

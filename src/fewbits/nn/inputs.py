@@ -1,6 +1,6 @@
 """What a module is run on: batches as callers give them, and random ones where they give none."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ _SIDES = (32, 64, 224, 28)  # of images, tried in this order
 _COARSE = 4  # pixels a side of what is alike in an image
 
 
-def called(module: nn.Module, batch: Any) -> Any:
+def called(module: Callable[..., Any], batch: Any) -> Any:
     """Return what a module makes of a batch: a tensor, a tuple of arguments, or a mapping of keyword arguments."""
     if isinstance(batch, Mapping):
         return module(**batch)

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewbits.errors import InvalidArgument
+from fewbits.nn.inputs import called
 
 Measure: TypeAlias = Callable[[Any], Tensor] | str | None
 
@@ -43,14 +44,44 @@ def measured(output: Any, measure: Measure) -> list[Tensor]:
     return list(floating(output))
 
 
+def error_of(module: nn.Module, values: Mapping[str, Tensor], batch: Any, measure: Measure) -> Tensor:
+    """Return the relative squared error of a module's outputs, () float32, with these values in place of its own.
+
+    The mean over what is measured. No gradient reaches what the module makes by itself; it is not changed.
+
+    Args:
+        values: parameters and buffers by name, of the module's shapes, dtypes and devices.
+    """
+
+    def changed(*arguments: Any, **named: Any) -> Any:
+        return torch.func.functional_call(module, dict(values), arguments, named)
+
+    with torch.no_grad():
+        before = measured(called(module, batch), measure)
+    errors: list[Tensor] = []
+    for one, other in zip(measured(called(changed, batch), measure), before, strict=True):
+        energy = full(other).square().sum()
+        errors.append((full(one) - full(other)).square().sum() / torch.where(energy > 0, energy, 1))
+    return torch.stack(errors).mean()
+
+
+def own_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return a module's parameters and buffers, by the first of their names."""
+    return dict(module.named_parameters()) | dict(module.named_buffers())
+
+
+def full(tensor: Tensor) -> Tensor:
+    """Return a tensor in float32 at least."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 class _RootsOfProbabilities(torch.autograd.Function):
     """The roots of the softmax over the last dimension of logits, in float32 at least, of which there may be many: for
     the way back nothing else is kept."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor) -> Tensor:
-        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        roots = wide.log_softmax(-1).div_(2).exp_()
+        roots = full(logits).log_softmax(-1).div_(2).exp_()
         ctx.save_for_backward(roots)
         ctx.dtype = logits.dtype
         return roots

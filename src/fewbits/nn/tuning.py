@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from fewbits.errors import InvalidArgument
-from fewbits.nn.curvature_sums import full
 from fewbits.nn.inputs import evaluating
-from fewbits.nn.outputs import Measure, measured
+from fewbits.nn.outputs import Measure, error_of
 from fewbits.progress import Progress
 
 _RATE = 4e-3  # of learning, in steps of quantisation
@@ -86,7 +85,8 @@ def tune(
             batch = task.batches[order.pop()]
             with torch.enable_grad():
                 values = {name: _joined(task.module, name, each) for name, each in trained.items()}
-                loss = error_of(task, batch, values) + pull * slope * torch.stack([part.bits() for part in parts]).sum()
+                error = error_of(task.module, {**task.fixed, **values}, batch, task.measure)
+                loss = error + pull * slope * torch.stack([part.bits() for part in parts]).sum()
                 if not loss.requires_grad or not bool(loss.isfinite()):
                     raise InvalidArgument("levels cannot be trained: outputs do not depend on them, or diverge.")
                 optimizer.zero_grad()
@@ -98,29 +98,6 @@ def tune(
                 pull *= min(max(share**_PULL, 1 / _MOST_PULL), _MOST_PULL)
             if progress is not None:
                 progress("tune", step + 1, steps)
-
-
-def error_of(task: Task, batch: Any, values: Mapping[str, Tensor]) -> Tensor:
-    """Return the relative squared error of a batch's outputs, (), with these values in place of the module's own."""
-    with torch.no_grad():
-        before = measured(_run(task.module, {}, batch), task.measure)
-    after = measured(_run(task.module, {**task.fixed, **values}, batch), task.measure)
-    errors = [
-        (full(one) - full(other)).square().sum() / full(other).square().sum()
-        for one, other in zip(after, before, strict=True)
-    ]
-    return torch.stack(errors).mean()
-
-
-def own_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Return a module's parameters and buffers, by the first of their names."""
-    return dict(module.named_parameters()) | dict(module.named_buffers())
-
-
-def _run(module: nn.Module, values: Mapping[str, Tensor], batch: Any) -> Any:
-    if isinstance(batch, Mapping):
-        return torch.func.functional_call(module, dict(values), (), dict(batch))
-    return torch.func.functional_call(module, dict(values), batch if isinstance(batch, tuple) else (batch,))
 
 
 def _joined(module: nn.Module, name: str, parts: Sequence[Latents]) -> Tensor:

@@ -25,7 +25,7 @@ from fewbits.errors import Corrupt
 from fewbits.method import Curvature, Method, Source, Survey
 from fewbits.methods.ecsq import Ecsq
 from fewbits.methods.sic.config import SicConfig
-from fewbits.methods.sic.payload import PAYLOAD_VERSION, Written, payload_of, written_of
+from fewbits.methods.sic.payload import PAYLOAD_VERSION, payload_of, written_of
 from fewbits.methods.sic.quantiser import Candidate, MatrixQuantiser, factor_of
 from fewbits.plan import group_small, is_group, tile_rows, tiles
 from fewbits.quantize.rounding import BIT_WORTH
@@ -160,19 +160,11 @@ class Sic(Method):
         config = self.config.to_json()
         return Chunk(self.id, self.payload_version, config, seed, tuple(specs), payload, span=span, losses=losses)
 
-    def written(self, chunk: Chunk, num_threads: int = 1) -> list[Written]:
-        """Return the matrices of a part, and their levels, in the order of its tensors.
-
-        Raises:
-            Corrupt, Incompatible: as for `decode`.
-        """
-        return written_of(chunk, num_threads)
-
     def decode(
         self, chunk: Chunk, *, into: Mapping[str, Tensor] | None = None, num_threads: int = 1
     ) -> Mapping[str, Tensor]:
         """Return the reconstructions."""
-        found = self.written(chunk, num_threads)
+        found = written_of(chunk, num_threads)
         tensors = destinations(chunk, into)
         for spec, each in zip(chunk.tensors, found, strict=True):
             if not each.matrix.values.write(Weights(bits_of(tensors[spec.name]), spec.dtype), each.levels):
