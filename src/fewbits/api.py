@@ -37,7 +37,7 @@ from fewbits.receive import attach_again, check_keys, load_with_factors
 from fewbits.registry import method_class
 from fewbits.report import Report
 from fewbits.sources import Checkpoint, SourceLike, entries_of, read_checkpoint
-from fewbits.tuned import TUNED_ROUNDS, tuned
+from fewbits.tuned import TUNED_ROUNDS, check_tuned, tuned
 
 UNTRAINED = ("ecsq", "qswd", "sic")  # methods that need no training loop, by their ids
 
@@ -124,8 +124,9 @@ def compress(
     if bare:
         checkpoint = _without_copies(checkpoint)
     if tune:
-        _check_tuned(tune, budget, bits, inputs)
-        inputs = inputs if isinstance(inputs, str) or inputs is None else list(inputs)
+        if budget is None and bits is None:
+            raise InvalidArgument("tune= goes with budget= or bits=: training keeps to a size.")
+        inputs = check_tuned(tune, lossy, inputs)
     calibration: Calibration | None = None
     notes, aside = list[str](), ""
     if inputs is not None:
@@ -177,20 +178,6 @@ def compress(
     seconds = time.monotonic() - start
     report = report_of(os.fspath(path), size, checkpoint, encoded.chunks, rate_weight, seconds)
     return replace(report, notes=tuple(notes))
-
-
-def _check_tuned(tune: int, budget: int | str | None, bits: float | None, inputs: Iterable[Any] | str | None) -> None:
-    """Check that levels can be trained.
-
-    Raises:
-        InvalidArgument: there is no size to keep to, no number of steps, or nothing to try the module on.
-    """
-    if not isinstance(tune, int) or tune < 0 or isinstance(tune, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InvalidArgument(f"tune must be a number of steps, not {tune!r}.")
-    if budget is None and bits is None:
-        raise InvalidArgument("tune= goes with budget= or bits=: training keeps to a size.")
-    if inputs is None:
-        raise InvalidArgument("tune= needs a module, and inputs= to train its levels on.")
 
 
 def _method_of(method: Method | str | None, lossless: bool, calibrated: bool) -> Method:

@@ -1,6 +1,6 @@
 """`compress(…, tune=)`: calibrated files whose levels are trained on inputs, kept where that makes outputs better."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from fewbits.chunk import Chunk
 from fewbits.encode import decode
 from fewbits.errors import InvalidArgument
 from fewbits.job import Encoded, Job
+from fewbits.method import Method
 from fewbits.methods.sic import Sic
 from fewbits.methods.sic.latents import MatrixLatents
 from fewbits.methods.sic.payload import written_of
@@ -27,6 +28,26 @@ _ROOM = 0.995  # of the target that levels begin at: training moves their bits b
 _SHARE = 0.5  # of what a bit is worth: levels that are settled already move less
 
 
+def check_tuned(steps: int, method: Method, inputs: Iterable[Any] | str | None) -> list[Any] | str:
+    """Check, before anything is tried, that levels can be trained; return the inputs, held.
+
+    Raises:
+        InvalidArgument: there is no number of steps, the method is another one, or inputs are missing or too few.
+    """
+    if not isinstance(steps, int) or steps < 1 or isinstance(steps, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidArgument(f"tune must be a number of steps, not {steps!r}.")
+    if inputs is None:
+        raise InvalidArgument("tune= needs a module, and inputs= to train its levels on.")
+    if not isinstance(method, Sic):
+        raise InvalidArgument(f"tune= trains the levels of 'sic', not of {method.id!r}.")
+    if isinstance(inputs, str):
+        return inputs
+    batches = list(inputs)
+    if len(batches) < LEAST_BATCHES:
+        raise InvalidArgument(f"tune= takes at least {LEAST_BATCHES} batches of inputs, not {len(batches)}.")
+    return batches
+
+
 def tuned(
     job: Job, calibration: Calibration, batches: Sequence[Any], steps: int, target: float, *, per_weight: bool
 ) -> tuple[Trial[Encoded], str]:
@@ -36,13 +57,10 @@ def tuned(
         The file, and what a report says of it.
 
     Raises:
-        InvalidArgument: there are too few batches, or the method is another one.
+        InvalidArgument: levels cannot be trained.
     """
     method = job.method
-    if not isinstance(method, Sic):
-        raise InvalidArgument(f"tune= trains the levels of 'sic', not of {method.id!r}.")
-    if steps < 1 or len(batches) < LEAST_BATCHES:
-        raise InvalidArgument(f"tune= takes a number of steps above 0, and at least {LEAST_BATCHES} batches of inputs.")
+    assert isinstance(method, Sic)
     plain = job.within(target, per_weight=per_weight)
     scalar = Sic(replace(method.settings, trellis=False))
     start = job._replace(method=scalar).within(_ROOM * target, per_weight=per_weight)

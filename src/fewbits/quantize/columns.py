@@ -217,9 +217,7 @@ class ColumnValues:
                 weights.bits,
             )
         models = self.models.of(self.codes)
-        ordered = np.empty(models.size, np.int32)
-        ordered[np.argsort(models, axis=None, kind="stable")] = levels
-        ordered = ordered.reshape(models.shape)
+        ordered = levels_by_column(models, levels)
         # WIRE
         points = ordered.astype(np.float32) + self.shifts[models, np.clip(ordered, -2, 2) + 2]
         points = np.where(_mirrors(ordered, np.zeros(self.num_paths, np.uint32)), -points, points)
@@ -237,6 +235,13 @@ def row_order(codes: NDArray[np.int32]) -> NDArray[np.int32]:
     # NumPy sorts words of 16 bits by counting.
     order = np.argsort(above.astype(np.uint16) if above.max() < 1 << 16 else above, kind="stable")  # WIRE
     return order.astype(np.int32)
+
+
+def levels_by_column(models: NDArray[np.int64], levels: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return levels (n R,) that are stored model after model, of elements with these models (n, R), in their places."""
+    ordered = np.empty(models.size, np.int32)
+    ordered[np.argsort(models.astype(np.uint16), axis=None, kind="stable")] = levels  # sorted by counting
+    return ordered.reshape(models.shape)
 
 
 def levels_by_model(models: ElementModels, codes: NDArray[np.int32], levels: NDArray[np.int32]) -> NDArray[np.int32]:

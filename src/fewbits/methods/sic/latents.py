@@ -13,7 +13,7 @@ from fewbits.methods.sic.payload import Written
 from fewbits.methods.sic.quantiser import Candidate, fitted, side_bits
 from fewbits.models.fit import bits_of_each
 from fewbits.plan import tile_rows
-from fewbits.quantize.columns import levels_by_model
+from fewbits.quantize.columns import levels_by_column, levels_by_model
 from fewbits.quantize.noise import straight_through_round
 from fewbits.quantize.weights import Weights, distortion_of_bits
 from fewbits.tensors import bits_of
@@ -44,9 +44,8 @@ class MatrixLatents(nn.Module):
         self._weights, self._written = weights.detach(), written
         values, shape = written.matrix.values, tile_rows(spec, span or (0, spec.num_elements))
         models = values.models.of(values.codes)
-        ordered = np.empty(models.size, np.int32)
-        ordered[np.argsort(models.astype(np.uint16), axis=None, kind="stable")] = written.levels
-        levels, models = (self._in_places(each.reshape(models.shape)) for each in (ordered, models.astype(np.int32)))
+        ordered = levels_by_column(models, written.levels)
+        levels, models = (self._in_places(each) for each in (ordered, models.astype(np.int32)))
         scales = np.empty_like(values.row_scales)
         scales[values.places] = values.row_scales
         found = {"models": models, "shifts": values.shifts, "steps": values.steps, "row_scales": scales[:, None]}

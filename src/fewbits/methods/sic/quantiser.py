@@ -32,6 +32,7 @@ _TRIANGLE = 256  # columns between two products, while a covariance is factored
 _BLOCK = 64  # columns between two matrix products that feed errors back
 _PATH = 192  # elements of a path in a column at least: what a path has chosen at a column's end costs some bits
 _SAMPLE = 2048  # rows that prices are found on
+_SOME_ROWS = 2048  # that are multiplied at once
 _LOWEST, _OCTAVES = -7, 25  # of the scales that models are for, in steps
 _FEW_BITS = 0.5  # a weight, below which zeros are tried
 _PRICED_BITS = 2.5  # of a model's level: where it costs more, a point's correction gains nothing
@@ -73,8 +74,8 @@ class Problem(NamedTuple):
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is out of reach
             shares = np.divide(factor, unit, out=np.empty(factor.shape, np.float32), casting="same_kind")
             columns = np.empty((len(factor), rows), np.float32)
-            for start in range(0, rows, _SAMPLE):
-                stop = min(start + _SAMPLE, rows)
+            for start in range(0, rows, _SOME_ROWS):
+                stop = min(start + _SOME_ROWS, rows)
                 part = weights.part(start * len(factor), stop * len(factor)).values() * unit
                 matrix = part.astype(np.float32).reshape(-1, len(factor)) / scales_of(codes[start:stop])[:, None]
                 columns[:, start:stop] = (matrix @ shares).T
