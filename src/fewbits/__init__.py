@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fewbits.methods.sic import Sic, SicConfig
     from fewbits.nn.covariances import input_covariances
     from fewbits.nn.curvatures import curvatures
+    from fewbits.nn.inputs import Labelled
     from fewbits.nn.sensitivities import sensitivities
     from fewbits.progress import progress_bar
     from fewbits.report import Report
@@ -38,6 +39,7 @@ _HOMES = {
     "curvatures": "nn.curvatures",
     "Curvature": "method",
     "sensitivities": "nn.sensitivities",
+    "Labelled": "nn.inputs",
     "progress_bar": "progress",
     # a training loop
     "attach": "api",
@@ -84,6 +86,7 @@ __all__ = [
     "Incompatible",
     "Info",
     "InvalidArgument",
+    "Labelled",
     "Lossless",
     "LosslessConfig",
     "Method",

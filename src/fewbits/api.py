@@ -29,15 +29,15 @@ from fewbits.methods.lossless import Lossless
 from fewbits.methods.sic import Sic
 from fewbits.native import check_environment
 from fewbits.nn.attach import attach, attached_of
-from fewbits.nn.inputs import synthetic_inputs
-from fewbits.nn.outputs import Measure
+from fewbits.nn.inputs import MANY, SOME
+from fewbits.nn.outputs import Loss, Measure
 from fewbits.outcome import report_of
 from fewbits.progress import Progress
 from fewbits.receive import attach_again, check_keys, load_with_factors
 from fewbits.registry import method_class
 from fewbits.report import Report
 from fewbits.sources import Checkpoint, SourceLike, entries_of, read_checkpoint
-from fewbits.tuned import TUNED_ROUNDS, check_tuned, tuned
+from fewbits.tuned import check_tuned, tuned
 
 UNTRAINED = ("ecsq", "qswd", "sic")  # methods that need no training loop, by their ids
 
@@ -62,6 +62,7 @@ def compress(
     inputs: Iterable[Any] | str | None = "auto",
     measure: Measure = None,
     tune: int = 0,
+    loss: Loss | None = None,
     metadata: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Report:
@@ -101,6 +102,8 @@ def compress(
         tune: with `sic` and a budget or bits, steps of training of levels against the module's own outputs, a batch
             each: for small networks, at few bits. Inputs are then held, eight batches at least. It is kept where it
             makes outputs better.
+        loss: with `tune`, what is trained for instead: a function of the module's output and the batch, or the target
+            of a batch that is `fewbits.Labelled`; it gives the loss, () floating point.
         metadata: text to keep in the file, beside what the source has of its own.
         progress: called with a stage and how many of how many units are done.
 
@@ -123,6 +126,8 @@ def compress(
         checkpoint = replace(checkpoint, metadata={**(checkpoint.metadata or {}), **metadata})
     if bare:
         checkpoint = _without_copies(checkpoint)
+    if loss is not None and not tune:
+        raise InvalidArgument("loss= is what tune= trains for: say how many steps.")
     if tune:
         if budget is None and bits is None:
             raise InvalidArgument("tune= goes with budget= or bits=: training keeps to a size.")
@@ -131,7 +136,8 @@ def compress(
     notes, aside = list[str](), ""
     if inputs is not None:
         try:
-            calibration = Calibration.on(checkpoint, inputs, measure, None if lossless else lossy, seed, progress)
+            amount, tried = MANY if tune else SOME, None if lossless else lossy
+            calibration = Calibration.on(checkpoint, inputs, measure, tried, seed, progress, amount)
             statistics = calibration.statistics | dict(statistics or {})
         except InvalidArgument as error:
             if not is_automatic or measure is not None or tune or method == Sic.id or isinstance(method, Sic):
@@ -139,7 +145,7 @@ def compress(
             aside = f"the module was tried on no inputs: {error}"
             lossy = _method_of(method, lossless, calibrated=False)
         else:
-            aside = "what errors cost is known from random inputs: with inputs= of the module's own it would be better"
+            aside = calibration.said()
     elif measure is not None:
         raise InvalidArgument("measure= says what matters of outputs, and there are no inputs=.")
     elif lossy.id == Sic.id and not has_curvatures(statistics):
@@ -149,8 +155,10 @@ def compress(
         job = Job(checkpoint, given, lossy, seed, bare, executor, progress)
         target = parse_size(budget) if budget is not None else bits
         if tune and target is not None and calibration is not None:
-            batches = synthetic_inputs(calibration.module, seed, TUNED_ROUNDS) if isinstance(inputs, str) else inputs
-            trial, note = tuned(job, calibration, list(batches or ()), tune, target, per_weight=budget is None)
+            batches = inputs if calibration.made is None else calibration.made.batches
+            trial, note = tuned(
+                job, calibration, list(batches or ()), tune, target, per_weight=budget is None, loss=loss
+            )
             notes.append(note)
         elif budget is not None:
             trial = job.within(parse_size(budget), per_weight=False)
@@ -170,7 +178,7 @@ def compress(
         tensors = job.tensors(encoded)
         expected = calibration.expected(tensors)
         del job, given, statistics  # and with them curvatures, which may be as large as the module
-        if note := calibration.note(tensors, expected):
+        if loss is None and (note := calibration.note(tensors, expected)):
             notes.append(note)
     if is_automatic and aside:
         notes.append(aside)

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from fewbits.chunk import TensorSpec
 from fewbits.errors import InvalidArgument
 from fewbits.method import Curvature, Method
-from fewbits.nn.curvatures import curvatures
-from fewbits.nn.inputs import evaluating, reads_tokens, synthetic_inputs
-from fewbits.nn.outputs import Measure, error_of, full, own_tensors
+from fewbits.native import release_memory
+from fewbits.nn.curvatures import curvatures, synthetic_curvatures
+from fewbits.nn.inputs import SOME, Amount, Synthetic, check_named, evaluating, reads_tokens, synthetic_inputs
+from fewbits.nn.outputs import Measure, error_of, full, measure_on, own_tensors
 from fewbits.nn.sensitivities import sensitivities
 from fewbits.progress import Progress
 from fewbits.sources import Checkpoint
@@ -33,13 +34,14 @@ Statistics = dict[str, float | Tensor | Curvature]
 class Calibration:
     """What was found out by trying a module on inputs.
 
-    statistics: by tensor name, as `compress` takes them. kept: the first batches.
+    statistics: by tensor name, as `compress` takes them. kept: the first batches. made: all, where nobody gave any.
     """
 
     module: nn.Module
     measure: Measure
     statistics: Statistics = field(default_factory=Statistics)
     kept: list[Any] = field(default_factory=list[Any])
+    made: Synthetic | None = None
 
     @classmethod
     def on(
@@ -50,8 +52,9 @@ class Calibration:
         method: Method | None,
         seed: int,
         progress: Progress | None,
+        amount: Amount = SOME,
     ) -> "Calibration":
-        """Try a checkpoint's module on inputs, for a method; None is one that loses nothing.
+        """Try a checkpoint's module on inputs, or an amount of synthetic ones, for a method; None loses nothing.
 
         Raises:
             InvalidArgument: there is no module, or nothing may be lost; or as `curvatures` or, for a method that takes
@@ -62,16 +65,21 @@ class Calibration:
         module = checkpoint.module
         if module is None:
             raise InvalidArgument("inputs= are for a module, and the source is none.")
+        check_named(inputs)
         if not method.takes_curvatures:
             if isinstance(measure, str):
                 raise InvalidArgument(f"{method.id!r} takes no curvatures: measure= must be a function for it.")
             found = sensitivities(module, inputs, measure=measure, seed=seed, progress=progress)
             return cls(module, measure, _stored(found, checkpoint))
+        if isinstance(inputs, str):
+            made = synthetic_inputs(module, seed, amount, progress)
+            costs = synthetic_curvatures(module, made, measure=measure, seed=seed, progress=progress)
+            release_memory()
+            return cls(module, measure_on(made, measure), _stored(costs, checkpoint), made.batches[:_KEPT], made)
         kept: list[Any] = []
-        given = inputs if isinstance(inputs, str) else _Kept(inputs, kept)
-        costs = curvatures(module, given, measure=measure, seed=seed, progress=progress)
-        first = synthetic_inputs(module, seed) if isinstance(inputs, str) else kept
-        return cls(module, measure, _stored(costs, checkpoint), first)
+        costs = curvatures(module, _Kept(inputs, kept), measure=measure, seed=seed, progress=progress)
+        release_memory()
+        return cls(module, measure, _stored(costs, checkpoint), kept)
 
     def expected(self, tensors: Mapping[str, Tensor]) -> float | None:
         """Return the error of outputs that curvatures foretell, if there are any; they are let go.
@@ -82,6 +90,12 @@ class Calibration:
         found = _expected(self.module, tensors, self.statistics)
         self.statistics.clear()
         return found
+
+    def said(self) -> str:
+        """Return what a report says of inputs that nobody asked for."""
+        if self.made is not None and self.made.are_sampled:
+            return "what errors cost is known from text that the module made itself: with inputs= it may be better"
+        return "what errors cost is known from random inputs: with inputs= of the module's own it would be better"
 
     def note(self, tensors: Mapping[str, Tensor], expected: float | None) -> str | None:
         """Return what a report says of these tensors: the error of outputs that is expected, and that there is."""

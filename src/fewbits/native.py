@@ -102,6 +102,13 @@ def crc32(data: bytes | bytearray | memoryview, value: int = 0) -> int:
     return zlib.crc32(data, value) if compiled is None else compiled.crc32(data, value)
 
 
+def release_memory() -> None:
+    """Give memory that is free back to the system, after much of it was used: what comes next has other sizes."""
+    compiled = core()
+    if compiled is not None:
+        compiled.release_memory()
+
+
 def check_environment() -> None:
     """Check FEWBITS_ISA and FEWBITS_THREADS before any work is done.
 

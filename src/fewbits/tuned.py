@@ -1,4 +1,4 @@
-"""`compress(…, tune=)`: calibrated files whose levels are trained on inputs, kept where that makes outputs better."""
+"""`compress(…, tune=)`: calibrated files whose levels are trained on inputs, kept where outputs are better for it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -18,11 +18,10 @@ from fewbits.methods.sic import Sic
 from fewbits.methods.sic.latents import MatrixLatents
 from fewbits.methods.sic.payload import written_of
 from fewbits.nn.inputs import evaluating
-from fewbits.nn.outputs import error_of, own_tensors
+from fewbits.nn.outputs import Loss, own_tensors
 from fewbits.nn.tuning import Task, tune
 
 LEAST_BATCHES = 8
-TUNED_ROUNDS = 16  # of synthetic inputs
 _HELD_OUT = 8  # one batch of so many is not trained on, but compared on
 _ROOM = 0.995  # of the target that levels begin at: training moves their bits by some tenths of a per cent
 _SHARE = 0.5  # of what a bit is worth: levels that are settled already move less
@@ -49,7 +48,14 @@ def check_tuned(steps: int, method: Method, inputs: Iterable[Any] | str | None) 
 
 
 def tuned(
-    job: Job, calibration: Calibration, batches: Sequence[Any], steps: int, target: float, *, per_weight: bool
+    job: Job,
+    calibration: Calibration,
+    batches: Sequence[Any],
+    steps: int,
+    target: float,
+    *,
+    per_weight: bool,
+    loss: Loss | None = None,
 ) -> tuple[Trial[Encoded], str]:
     """Return the better of two files of at most a target, as `Job.within`: with trained levels, or as `sic` makes it.
 
@@ -70,7 +76,7 @@ def tuned(
     others = [chunk for chunk in start.result.chunks if chunk.method != Sic.id]
     device = {name: value.device for name, value in own_tensors(calibration.module).items()}
     fixed = {name: value.to(device[name]) for name, value in decode(others).items() if name in device}
-    task = Task(calibration.module, batches[_HELD_OUT - 1 :: _HELD_OUT], calibration.measure, fixed)
+    task = Task(calibration.module, batches[_HELD_OUT - 1 :: _HELD_OUT], calibration.measure, fixed, loss)
     latents = {id(chunk): _latents(chunk, job.checkpoint.stored, device) for chunk in own}
     by_name: dict[str, list[MatrixLatents]] = {}
     for parts in latents.values():
@@ -91,8 +97,9 @@ def tuned(
     result = job.file_of(chunks, start.rate_weight)
     size = job.size_of(result, per_weight=per_weight)
     before, after = _error(task, plain.result), _error(task, result)
-    said = f"levels were trained for {steps} steps: relative squared error of outputs {after:.3g} on other batches"
-    if size > target or after > before:
+    what = "the relative squared error of outputs is" if loss is None else "the loss is"
+    said = f"levels were trained for {steps} steps: {what} {after:.3g} on other batches"
+    if size > target or not after <= before:
         why = "the file was too large" if size > target else "which is no gain"
         return plain, f"{said}, {before:.3g} without; {why}: they are not kept"
     return Trial(start.rate_weight, size, result), f"{said}, {before:.3g} without"
@@ -108,9 +115,9 @@ def _latents(chunk: Chunk, tensors: Mapping[str, Tensor], device: Mapping[str, t
 
 @torch.no_grad()
 def _error(task: Task, encoded: Encoded) -> float:
-    """The error of outputs with a file's tensors, the mean over batches."""
+    """The error or loss of outputs with a file's tensors, the mean over batches."""
     own = own_tensors(task.module)
     values = {name: value.to(own[name]) for name, value in decode(encoded.chunks).items() if name in own}
     with evaluating(task.module):
-        errors = [float(error_of(task.module, values, batch, task.measure)) for batch in task.batches]
+        errors = [float(task.cost(values, batch)) for batch in task.batches]
     return sum(errors) / len(errors)

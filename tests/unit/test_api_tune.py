@@ -96,6 +96,57 @@ def test_synthetic_inputs_can_be_trained_on(net: Net, tmp_path: Path) -> None:
     assert "levels were trained for 30 steps" in report.notes[0]
 
 
+def _labelled(count: int) -> list[Any]:
+    """Batches of which the net is to tell the next id's remainder, which it was never taught."""
+    generator = torch.Generator().manual_seed(5)
+    found = [torch.randint(60, (24, 9), generator=generator) for _ in range(count)]
+    return [fewbits.Labelled(ids if i % 2 else {"ids": ids}, (7 * ids) % 60) for i, ids in enumerate(found)]
+
+
+def _cross_entropy(output: Tensor, target: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(output.flatten(0, 1), target.flatten())
+
+
+def test_levels_are_trained_for_a_loss(net: Net, tmp_path: Path) -> None:
+    own, given = tmp_path / "own.fewbits", tmp_path / "given.fewbits"
+    settings: dict[str, Any] = {"bits": 3.0, "tune": 100, "measure": "probabilities"}
+    fewbits.compress(net, own, inputs=_labelled(16), **settings)
+    report = fewbits.compress(net, given, inputs=_labelled(16), loss=_cross_entropy, **settings)
+    (note,) = report.notes  # outputs are to differ: nothing is said of their error
+    assert "the loss is" in note and "not kept" not in note
+    fresh = _labelled(17)[-1]
+    losses = [
+        float(_cross_entropy(fewbits.load(path, into=Net()).eval()(**fresh.inputs), fresh.target).detach())
+        for path in (own, given)
+    ]
+    assert losses[1] < losses[0] - 0.1
+    assert given.stat().st_size <= 1.01 * own.stat().st_size
+
+
+def test_a_loss_without_targets_gets_the_batch(net: Net, tmp_path: Path) -> None:
+    seen: list[bool] = []
+
+    def loss(output: Tensor, batch: Any) -> Tensor:
+        ids = batch[0] if isinstance(batch, tuple) else batch["ids"] if isinstance(batch, dict) else batch
+        seen.append(output.shape[:2] == ids.shape)
+        return 1000 * _cross_entropy(output, ids)  # in whatever unit
+
+    report = fewbits.compress(net, tmp_path / "n.fewbits", bits=3.0, inputs=batches(9), tune=60, loss=loss)
+    assert seen and all(seen) and 2.9 < report.bits_per_weight <= 3.0
+
+
+def test_a_loss_that_is_none_is_refused(net: Net, tmp_path: Path) -> None:
+    for loss, message in (
+        (lambda *_: 1.0, "loss= must return"),
+        (lambda output, _: output.detach().sum(), "do not depend"),
+    ):
+        with pytest.raises(InvalidArgument, match=message):
+            fewbits.compress(net, tmp_path / "n", bits=3.0, inputs=batches(9), tune=5, loss=loss)
+    with pytest.raises(InvalidArgument, match="loss= is what tune= trains for"):
+        fewbits.compress(net, tmp_path / "n", bits=3.0, inputs=batches(9), loss=_cross_entropy)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -20,12 +20,11 @@ from fewbits.errors import InvalidArgument
 from fewbits.method import Curvature
 from fewbits.nn.blocks import block_by_block
 from fewbits.nn.curvature_sums import Call, Probe, Product, Table, Whole
-from fewbits.nn.inputs import called, evaluating, synthetic_inputs
-from fewbits.nn.outputs import Measure, check_measure, floating, full, measured
+from fewbits.nn.inputs import SOME, Synthetic, called, check_named, evaluating, synthetic_inputs
+from fewbits.nn.outputs import Measure, check_measure, floating, full, measure_on, measured
 from fewbits.nn.words import use_of_words, word_tables
 from fewbits.progress import Progress
 
-_ROUNDS = 16  # of synthetic inputs
 _ZIPF = 1.0  # its law's exponent
 _WIDEST = 1 << 13  # elements of a row, above which its matrix of inputs would take more than half a gigabyte
 _FORWARDS = (nn.Linear.forward, nn.Conv1d.forward, nn.Conv2d.forward, nn.Embedding.forward)
@@ -60,11 +59,13 @@ def curvatures(
 
     Args:
         inputs: batches, read one at a time, each a tensor, a tuple of arguments, or a mapping of keyword arguments.
-            "synthetic": some hundreds of random ones, where the module reads token ids, images or vectors; words of a
-            table of 1,000 and more that nothing else uses are then taken to be used by rank, as Zipf's law says.
+            "synthetic": texts that the module makes itself, where it is a language model; or some hundreds of random
+            ones, where it reads token ids, images or vectors: words of a table of 1,000 and more that nothing else uses
+            are then taken to be used by rank, as Zipf's law says.
         measure: what of the module's output matters; by default all of it. "probabilities": the roots of the softmax
             over the last dimension of its `logits`, or of the output itself; their squared error is half the
-            divergence, where it is small. It is the default for an output with `logits` (B, K) or (B, T, K), K > 1.
+            divergence, where it is small. It is the default for an output with `logits` (B, K) or (B, T, K), K > 1, and
+            for texts that the module made itself.
         seed: of v, and of synthetic inputs.
         progress: called with a stage and how many of how many batches are done; of an unknown number, one is left.
 
@@ -74,10 +75,10 @@ def curvatures(
             the module reads what no synthetic input stands for.
     """
     check_measure(measure)
+    check_named(inputs)
     if isinstance(inputs, str):
-        if inputs != "synthetic":
-            raise InvalidArgument(f'inputs are batches, or "synthetic", not {inputs!r}.')
-        return _with_use_of_words(module, synthetic_inputs(module, seed, _ROUNDS), measure, seed, progress)
+        made = synthetic_inputs(module, seed, SOME, progress)
+        return synthetic_curvatures(module, made, measure=measure, seed=seed, progress=progress)
     generator, total = torch.Generator().manual_seed(seed), length_hint(inputs)
     done, samples = 0, 0
     with (
@@ -105,15 +106,19 @@ def curvatures(
     return {weight.name: weight.cost(samples) for weight in weights}
 
 
-def _with_use_of_words(
-    module: nn.Module,
-    inputs: list[Tensor],
-    measure: Measure,
-    seed: int,
-    progress: Progress | None,
+def synthetic_curvatures(
+    module: nn.Module, made: Synthetic, *, measure: Measure, seed: int, progress: Progress | None
 ) -> dict[str, float | Curvature]:
-    """Curvatures by random tokens, which are all as frequent; the rows of tables of words weighted by their rank."""
-    found = curvatures(module, inputs, measure=measure, seed=seed, progress=progress)
+    """Return curvatures by inputs that nobody gave.
+
+    Random tokens are all as frequent: rows of tables of words are weighted by their rank.
+
+    Raises:
+        InvalidArgument: as `curvatures`.
+    """
+    found = curvatures(module, made.batches, measure=measure_on(made, measure), seed=seed, progress=progress)
+    if made.are_sampled:
+        return found
     for name, count in word_tables(module).items():
         value = found.get(name)
         if isinstance(value, Curvature):

@@ -1,13 +1,17 @@
 """What a module is run on: batches as callers give them, and random ones where they give none."""
 
+import math
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fewbits.errors import InvalidArgument
+from fewbits.nn.sampling import sampled_tokens
+from fewbits.progress import Progress
 
 _LENGTHS = (8, 12, 16, 24)  # of sentences of tokens
 _SENTENCES, _IMAGES, _VECTORS = 16, 16, 64
@@ -15,8 +19,43 @@ _SIDES = (32, 64, 224, 28)  # of images, tried in this order
 _COARSE = 4  # pixels a side of what is alike in an image
 
 
+class Amount(NamedTuple):
+    """How many synthetic inputs there are to be.
+
+    rounds: each of 64 sentences, 16 images or 64 vectors. num_texts, most_work: as `sampled_tokens`.
+    """
+
+    rounds: int
+    num_texts: int
+    most_work: float
+
+
+FEW, SOME = Amount(1, 16, 0), Amount(16, 128, 1e13)  # to try, to measure: some minutes of two cores at most
+MANY = Amount(16, 1024, math.inf)  # to train on
+
+
+class Synthetic(NamedTuple):
+    """Inputs that nobody gave.
+
+    are_sampled: whether the module, a language model, made them itself.
+    """
+
+    batches: list[Tensor]
+    are_sampled: bool = False
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A batch for a module, and what a loss is to compare its output with."""
+
+    inputs: Any
+    target: Any
+
+
 def called(module: Callable[..., Any], batch: Any) -> Any:
     """Return what a module makes of a batch: a tensor, a tuple of arguments, or a mapping of keyword arguments."""
+    if isinstance(batch, Labelled):
+        batch = batch.inputs
     if isinstance(batch, Mapping):
         return module(**batch)
     return module(*batch) if isinstance(batch, tuple) else module(batch)
@@ -35,6 +74,16 @@ def evaluating(module: nn.Module) -> Generator[None]:
             part.training = mode
 
 
+def check_named(inputs: Any) -> None:
+    """Check that inputs which are only named are known.
+
+    Raises:
+        InvalidArgument: they are not.
+    """
+    if isinstance(inputs, str) and inputs != "synthetic":
+        raise InvalidArgument(f'inputs are batches, or "synthetic", not {inputs!r}.')
+
+
 def reads_tokens(module: nn.Module) -> bool:
     """Tell whether a module's first layer is a table: whether its synthetic inputs are token ids."""
     return isinstance(_first_layer(module), nn.Embedding)
@@ -44,11 +93,13 @@ def _first_layer(module: nn.Module) -> nn.Module | None:
     return next((layer for layer in module.modules() if isinstance(layer, nn.Embedding | nn.Conv2d | nn.Linear)), None)
 
 
-def synthetic_inputs(module: nn.Module, seed: int = 0, rounds: int = 1) -> list[Tensor]:
-    """Return random batches that a module takes: token ids, images or vectors, as its first layer reads them.
+def synthetic_inputs(
+    module: nn.Module, seed: int = 0, amount: Amount = FEW, progress: Progress | None = None
+) -> Synthetic:
+    """Return batches that a module takes: token ids, images or vectors, as its first layer reads them.
 
-    Ids are uniform, sentences of 8 to 24; images are smooth noise of variance 1; vectors are Gaussian. A round is of 64
-    sentences, 16 images or 64 vectors.
+    A language model samples its ids itself (`fewbits.nn.sampling`), texts of 64; for others ids are uniform, sentences
+    of 8 to 24; images are smooth noise of variance 1; vectors are Gaussian.
 
     Raises:
         InvalidArgument: its first layer is of no such kind, or the module does not take them.
@@ -56,8 +107,14 @@ def synthetic_inputs(module: nn.Module, seed: int = 0, rounds: int = 1) -> list[
     generator = torch.Generator().manual_seed(seed)
     first = _first_layer(module)
     candidates: list[list[Tensor]] = []
+    rounds = amount.rounds
     match first:
         case nn.Embedding():
+            with evaluating(module):
+                device = first.weight.device
+                texts = sampled_tokens(module, first.num_embeddings, device, seed, *amount[1:], progress)
+            if texts is not None:
+                return Synthetic(texts, are_sampled=True)
             shapes = [(_SENTENCES, length) for length in _LENGTHS] * rounds
             candidates = [[torch.randint(first.num_embeddings, shape, generator=generator) for shape in shapes]]
         case nn.Conv2d():
@@ -69,7 +126,7 @@ def synthetic_inputs(module: nn.Module, seed: int = 0, rounds: int = 1) -> list[
     for batches in candidates:
         moved = [_beside(batch, first) for batch in batches]
         if _is_taken(module, moved[0][:1]):
-            return moved
+            return Synthetic(moved)
     raise InvalidArgument("no synthetic input fits this module: give batches of its inputs.")
 
 

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from fewbits.errors import InvalidArgument
-from fewbits.nn.inputs import called
+from fewbits.nn.inputs import Synthetic, called
 
 Measure: TypeAlias = Callable[[Any], Tensor] | str | None
+Loss: TypeAlias = Callable[[Any, Any], Tensor]  # of an output and a target, ()
 
 
 def check_measure(measure: Measure) -> None:
@@ -20,6 +21,11 @@ def check_measure(measure: Measure) -> None:
     """
     if isinstance(measure, str) and measure != "probabilities":
         raise InvalidArgument(f'what is measured is a function, or "probabilities", not {measure!r}.')
+
+
+def measure_on(made: Synthetic, measure: Measure) -> Measure:
+    """Return what of outputs matters: what a language model gives are logits, whatever they are called."""
+    return "probabilities" if measure is None and made.are_sampled else measure
 
 
 def measured(output: Any, measure: Measure) -> list[Tensor]:
@@ -52,17 +58,22 @@ def error_of(module: nn.Module, values: Mapping[str, Tensor], batch: Any, measur
     Args:
         values: parameters and buffers by name, of the module's shapes, dtypes and devices.
     """
+    with torch.no_grad():
+        before = measured(called(module, batch), measure)
+    errors: list[Tensor] = []
+    for one, other in zip(measured(output_with(module, values, batch), measure), before, strict=True):
+        energy = full(other).square().sum()
+        errors.append((full(one) - full(other)).square().sum() / torch.where(energy > 0, energy, 1))
+    return torch.stack(errors).mean()
+
+
+def output_with(module: nn.Module, values: Mapping[str, Tensor], batch: Any) -> Any:
+    """Return what a module makes of a batch with these values in place of its own; it is not changed."""
 
     def changed(*arguments: Any, **named: Any) -> Any:
         return torch.func.functional_call(module, dict(values), arguments, named)
 
-    with torch.no_grad():
-        before = measured(called(module, batch), measure)
-    errors: list[Tensor] = []
-    for one, other in zip(measured(called(changed, batch), measure), before, strict=True):
-        energy = full(other).square().sum()
-        errors.append((full(one) - full(other)).square().sum() / torch.where(energy > 0, energy, 1))
-    return torch.stack(errors).mean()
+    return called(changed, batch)
 
 
 def own_tensors(module: nn.Module) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fewbits.errors import InvalidArgument
-from fewbits.nn.inputs import called, evaluating, synthetic_inputs
+from fewbits.nn.inputs import called, check_named, evaluating, synthetic_inputs
 from fewbits.nn.outputs import floating
 from fewbits.nn.words import use_of_words, word_tables
 from fewbits.progress import Progress
@@ -49,7 +49,8 @@ def sensitivities(
 
     Args:
         inputs: batches, each a tensor, a tuple of arguments, or a mapping of keyword arguments; a few dozen examples
-            do. "synthetic": random ones, where the module reads token ids, images or vectors.
+            do. "synthetic": texts that the module makes itself, where it is a language model; or random ones, where it
+            reads token ids, images or vectors.
         measure: what of the module's output matters; by default all of it.
         seed: of the noise, and of synthetic inputs.
         progress: called with a stage and how many of how many weights are done.
@@ -58,10 +59,9 @@ def sensitivities(
         InvalidArgument: there is no batch; the outputs hold no floating point number, or one that is not finite; or the
             module reads what no synthetic input stands for.
     """
+    check_named(inputs)
     if isinstance(inputs, str):
-        if inputs != "synthetic":
-            raise InvalidArgument(f'inputs are batches, or "synthetic", not {inputs!r}.')
-        inputs = synthetic_inputs(module, seed)
+        inputs = synthetic_inputs(module, seed).batches
     batches = list(inputs)
     if not batches:
         raise InvalidArgument("there is no input to try.")

@@ -1,7 +1,8 @@
 """Levels trained against what the module made of its inputs before: what errors do together, and to data as it is.
 
-The loss is the relative squared error of outputs plus what a bit is worth, as in `fewbits.nn.curvatures`; no labels are
-needed. Rounding passes gradients on as if it were not there.
+What is made small is the relative squared error of outputs plus what bits are worth, as in `fewbits.nn.curvatures`; no
+labels are needed. Or, in place of the error, a loss of the caller's. Rounding passes gradients on as if it were not
+there.
 
 Source: straight-through estimation, Bengio et al. 2013 (arXiv:1308.3432); differs: latents start at the weights within
 the cells that error feedback has found, and levels are priced by their own models.
@@ -15,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from fewbits.errors import InvalidArgument
-from fewbits.nn.inputs import evaluating
-from fewbits.nn.outputs import Measure, error_of
+from fewbits.nn.inputs import Labelled, evaluating
+from fewbits.nn.outputs import Loss, Measure, error_of, output_with
 from fewbits.progress import Progress
 
 _RATE = 4e-3  # of learning, in steps of quantisation
@@ -24,6 +25,7 @@ _DECAYS = (0.9, 0.99)
 _WARM_UP, _LAST = 10, 0.01  # steps in which the rate of learning rises; its share at the end of half a cosine
 _REFIT = 50  # steps from one fit of models to the next
 _PULL, _MOST_PULL = 20.0, 2.0  # of what a bit is worth, by how far the levels' bits are off what they were
+_WEIGHED = 8  # batches at most by which a loss is told in the unit of errors
 
 
 class Latents(Protocol):
@@ -47,13 +49,28 @@ class Latents(Protocol):
 class Task(NamedTuple):
     """What levels are trained for: a module's outputs on batches.
 
-    fixed: tensors by name in place of the module's, where they are not trained.
+    fixed: tensors by name in place of the module's, where they are not trained. loss: if not the error of outputs.
     """
 
     module: nn.Module
     batches: Sequence[Any]
     measure: Measure
     fixed: Mapping[str, Tensor]
+    loss: Loss | None = None
+
+    def cost(self, values: Mapping[str, Tensor], batch: Any) -> Tensor:
+        """Return the error or loss, () float32, of a batch with these values.
+
+        Raises:
+            InvalidArgument: the loss is no single floating point number.
+        """
+        if self.loss is None:
+            return error_of(self.module, values, batch, self.measure)
+        target = batch.target if isinstance(batch, Labelled) else batch
+        found = self.loss(output_with(self.module, values, batch), target)
+        if not isinstance(found, Tensor) or found.numel() != 1 or not found.is_floating_point():  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidArgument("loss= must return a floating point tensor of one element.")
+        return found.float().reshape(())
 
 
 def tune(
@@ -80,14 +97,14 @@ def tune(
     generator = torch.Generator().manual_seed(seed)
     wanted, pull, order = sum(part.refit() for part in parts), 1.0, list[int]()
     with torch.inference_mode(False), evaluating(task.module):
+        slope *= _in_errors(task, trained)
         for step in range(steps):
             order = order or torch.randperm(len(task.batches), generator=generator).tolist()
             batch = task.batches[order.pop()]
             with torch.enable_grad():
-                values = {name: _joined(task.module, name, each) for name, each in trained.items()}
-                error = error_of(task.module, {**task.fixed, **values}, batch, task.measure)
-                loss = error + pull * slope * torch.stack([part.bits() for part in parts]).sum()
-                if not loss.requires_grad or not bool(loss.isfinite()):
+                cost = task.cost({**task.fixed, **_values(task, trained)}, batch)
+                loss = cost + pull * slope * torch.stack([part.bits() for part in parts]).sum()
+                if not cost.requires_grad or not bool(loss.isfinite()):
                     raise InvalidArgument("levels cannot be trained: outputs do not depend on them, or diverge.")
                 optimizer.zero_grad()
                 loss.backward(inputs=[part.latents for part in parts])
@@ -100,9 +117,27 @@ def tune(
                 progress("tune", step + 1, steps)
 
 
-def _joined(module: nn.Module, name: str, parts: Sequence[Latents]) -> Tensor:
-    own = module.get_parameter(name)
-    return torch.cat([part() for part in parts]).reshape(own.shape).to(own.dtype)
+def _values(task: Task, trained: Mapping[str, Sequence[Latents]]) -> dict[str, Tensor]:
+    values: dict[str, Tensor] = {}
+    for name, parts in trained.items():
+        own = task.module.get_parameter(name)
+        values[name] = torch.cat([part() for part in parts]).reshape(own.shape).to(own.dtype)
+    return values
+
+
+def _in_errors(task: Task, trained: Mapping[str, Sequence[Latents]]) -> float:
+    """How many of a loss are worth one of an error: as many times longer its gradients are, at first."""
+    if task.loss is None:
+        return 1.0
+    squares = [0.0, 0.0]
+    latents = [part.latents for parts in trained.values() for part in parts]
+    for batch in task.batches[:_WEIGHED]:
+        for i, each in enumerate((task, task._replace(loss=None))):
+            with torch.enable_grad():
+                cost = each.cost({**task.fixed, **_values(task, trained)}, batch)
+                found = torch.autograd.grad(cost, latents, materialize_grads=True) if cost.requires_grad else ()
+            squares[i] += sum(float(gradient.double().square().sum()) for gradient in found)
+    return math.sqrt(squares[0] / squares[1]) if all(squares) and all(map(math.isfinite, squares)) else 1.0
 
 
 def _share(step: int, steps: int) -> float:

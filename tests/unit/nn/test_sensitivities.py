@@ -150,15 +150,17 @@ def test_only_a_module_has_inputs(tmp_path: Any) -> None:
     ],
 )
 def test_synthetic_inputs_are_of_the_kind_and_size_that_a_module_reads(net: nn.Module, shape: tuple[int, ...]) -> None:
-    (found,) = synthetic_inputs(net, seed=1)
+    (found,), are_sampled = synthetic_inputs(net, seed=1)
     assert found.shape == shape
     assert float(found.std()) == pytest.approx(1, abs=0.1)
-    assert synthetic_inputs(net, seed=1)[0].equal(found) and not synthetic_inputs(net, seed=2)[0].equal(found)
-    assert synthetic_inputs(net.bfloat16())[0].dtype == torch.bfloat16
+    assert not are_sampled
+    same, other = (synthetic_inputs(net, seed=seed).batches[0] for seed in (1, 2))
+    assert same.equal(found) and not other.equal(found)
+    assert synthetic_inputs(net.bfloat16()).batches[0].dtype == torch.bfloat16
 
 
 class Sentences(nn.Module):
-    """A table of words, one of positions, and a head that may be the table of words again."""
+    """A table of words, one of positions, and a head that may be the table of words again; all words see each other."""
 
     def __init__(self, tied: bool = False) -> None:
         super().__init__()
@@ -168,7 +170,8 @@ class Sentences(nn.Module):
             self.head.weight = self.words.weight
 
     def forward(self, ids: Tensor) -> Tensor:
-        return self.head(self.body(self.words(ids) + self.positions(torch.arange(ids.shape[1]))))
+        read = self.words(ids) + self.positions(torch.arange(ids.shape[1]))
+        return self.head(self.body(read + read.mean(1, keepdim=True)))
 
 
 def test_rows_of_a_table_of_words_count_by_how_often_they_are_used() -> None:
