@@ -182,6 +182,7 @@ void bind_body(nb::module_& module) {
     module.def(
         "prefer_huge_pages", [](const AnyArray& array) { prefer_huge_pages(array.data(), array.nbytes()); },
         nb::arg("array").noconvert());
+    module.def("release_memory", &release_memory, nb::call_guard<nb::gil_scoped_release>());
     module.def("decode_body", &bound_decode_body, nb::arg("data"), nb::arg("arrays"), nb::arg("outputs"),
                nb::arg("num_threads"));
     module.def("encode_body", &bound_encode_body, nb::arg("arrays"), nb::arg("wide"), nb::arg("num_threads"));

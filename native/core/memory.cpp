@@ -5,6 +5,9 @@
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 namespace fewbits {
 
@@ -24,5 +27,11 @@ void prefer_huge_pages(void* begin, size_t size) {
 void prefer_huge_pages(void*, size_t) {}
 
 #endif
+
+void release_memory() {
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
+}
 
 }  // namespace fewbits

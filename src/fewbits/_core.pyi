@@ -56,6 +56,9 @@ class Output:
 def prefer_huge_pages(array: NDArray[np.generic]) -> None:
     """Ask the system to back an array's memory, not written to yet, by huge pages; a hint."""
 
+def release_memory() -> None:
+    """Give memory that is free back to the system, where the C library keeps it; a hint."""
+
 def decode_body(data: bytes, arrays: list[Any], outputs: Sequence[Output], num_threads: int) -> None:
     """Decode a body of ArraySpecs into the outputs."""
 

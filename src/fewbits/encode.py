@@ -15,10 +15,12 @@ from torch import Tensor
 from fewbits.chunk import Chunk, TensorSpec
 from fewbits.errors import Corrupt, FewbitsError, InvalidArgument
 from fewbits.method import Method, Source, Survey
-from fewbits.native import core, num_threads
+from fewbits.native import core, num_threads, release_memory
 from fewbits.progress import Progress
 from fewbits.registry import method_class
 from fewbits.tensors import bits_of, empty_tensor, from_bits, spec_of
+
+_LARGE = 1 << 17  # elements of a unit, after which memory is given back: its arrays are of sizes that seldom come again
 
 Unit: TypeAlias = list[tuple[TensorSpec, NDArray[np.unsignedinteger]]]
 
@@ -129,7 +131,10 @@ def _encode_unit(
     seed: int,
 ) -> list[Chunk]:
     source = _source_of(unit, statistics, divisor)
-    return list(_method_of(id, config).encode(source, rate_weight=rate_weight, seed=seed))
+    chunks = list(_method_of(id, config).encode(source, rate_weight=rate_weight, seed=seed))
+    if sum(spec.num_elements for spec, _ in unit) >= _LARGE:
+        release_memory()
+    return chunks
 
 
 def decode(chunks: Iterable[Chunk]) -> dict[str, Tensor]:
