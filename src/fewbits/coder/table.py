@@ -38,10 +38,10 @@ class Table:
         Raises:
             Corrupt: the frequencies are no valid table.
         """
-        positive = min(frequencies, default=0) >= 1 and escape >= 0
-        if len(frequencies) >= MAX_SYMBOLS or not positive or sum(frequencies) + escape != TOTAL:
+        positive = 0 < len(frequencies) < MAX_SYMBOLS and min(frequencies) >= 1 and escape >= 0
+        if not positive or sum(frequencies) + escape != TOTAL:
             raise Corrupt("a probability table's frequencies do not form a table.")
-        if max(frequencies) == TOTAL:
+        if frequencies[0] == TOTAL:  # no other symbol has a frequency then
             raise Corrupt("a probability table has one symbol only.")
         return cls(low, frequencies, escape)
 
