@@ -182,10 +182,13 @@ public:
         for_blocks(rows_, [&](size_t start, size_t length) {
             // Words of 4 bytes are the values themselves.
             float* made = width_ == 4 ? reinterpret_cast<float*>(words) + start : &values_[start];
-            inner_.values(&values_[start], mirrors + start, step, coded_.row_scales + start, length, made);
-            loops_.round(made, length);
-            uint32_t joined = 0;  // where no two values together have all of its bits, none is infinity
-            for (size_t i = 0; i < length; ++i) joined |= bits_of(made[i]);
+            // Where no two values together have all of its bits, none is infinity.
+            uint32_t joined =
+                inner_.values(&values_[start], mirrors + start, step, coded_.row_scales + start, length, made);
+            if (width_ == 2) {
+                loops_.round(made, length);
+                for (size_t i = 0; i < length; ++i) joined |= bits_of(made[i]);
+            }
             if ((joined & kInfinity) == kInfinity) {
                 for (size_t i = 0; i < length; ++i) finite_ &= (bits_of(made[i]) & kInfinity) != kInfinity;
             }

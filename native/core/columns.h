@@ -79,8 +79,10 @@ struct ColumnLoops {
     // Writes levels with their shifts, and in the lowest bits of bytes their parities. Whole groups are read and written:
     // what lies behind the last element is written over, or never read.
     void (*points)(const int32_t* levels, size_t count, const TrellisShifts& shifts, float* out, uint8_t* parities);
-    // Writes points, mirrored where a byte's lowest bit says so, times a step, times scales; `out` may be `from`.
-    void (*values)(const float* from, const uint8_t* mirrors, float step, const float* scales, size_t count, float* out);
+    // Writes points, mirrored where a byte's lowest bit says so, times a step, times scales; `out` may be `from`. Returns
+    // all bits that a value has.
+    uint32_t (*values)(const float* from, const uint8_t* mirrors, float step, const float* scales, size_t count,
+                       float* out);
 };
 
 extern const ColumnLoops kScalarColumnLoops;
