@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "bind_arrays.h"
 #include "core/body.h"
 #include "core/errors.h"
 #include "core/memory.h"
@@ -108,6 +109,13 @@ ModelSet models_of(nb::handle object) {
     return set;
 }
 
+void decode(const nb::bytes& data, const std::vector<ArraySpec>& specs, const std::vector<Output>& outputs, int threads) {
+    const auto* bytes = static_cast<const uint8_t*>(data.data());
+    const size_t size = data.size();
+    nb::gil_scoped_release release;
+    decode_body(bytes, size, specs, outputs, threads);
+}
+
 void bound_decode_body(const nb::bytes& data, const nb::list& arrays, const std::vector<BoundOutput*>& bound, int threads) {
     std::vector<ArraySpec> specs;
     for (nb::handle array : arrays) {
@@ -116,10 +124,28 @@ void bound_decode_body(const nb::bytes& data, const nb::list& arrays, const std:
     }
     std::vector<Output> outputs;
     for (const BoundOutput* each : bound) outputs.push_back(each->output);
-    const auto* bytes = static_cast<const uint8_t*>(data.data());
-    const size_t size = data.size();
-    nb::gil_scoped_release release;
-    decode_body(bytes, size, specs, outputs, threads);
+    decode(data, specs, outputs, threads);
+}
+
+// Arrays of one row and one model each, written one after the other: thousands, of which no objects are made.
+void bound_decode_rows(const nb::bytes& data, const nb::list& models, const In<int64_t>& lengths,
+                       const Out<int32_t>& values, int threads) {
+    require_size(lengths, models.size());
+    Output row;
+    row.width = 4;
+    row.data = reinterpret_cast<uint8_t*>(values.data());
+    std::vector<ArraySpec> specs;
+    std::vector<Output> outputs;
+    size_t left = values.size();
+    for (size_t i = 0; i < models.size(); ++i) {
+        row.num_elements = static_cast<size_t>(lengths.data()[i]);
+        require(row.num_elements <= left, "rows have more elements than there is room for.");
+        specs.push_back({1, row.num_elements, {{model_of(models[i])}, false, {}}});
+        outputs.push_back(row);
+        row.data += 4 * row.num_elements;
+        left -= row.num_elements;
+    }
+    decode(data, specs, outputs, threads);
 }
 
 CodedArray::Type type_of(const ReadArray& values) {
@@ -185,6 +211,8 @@ void bind_body(nb::module_& module) {
     module.def("release_memory", &release_memory, nb::call_guard<nb::gil_scoped_release>());
     module.def("decode_body", &bound_decode_body, nb::arg("data"), nb::arg("arrays"), nb::arg("outputs"),
                nb::arg("num_threads"));
+    module.def("decode_rows", &bound_decode_rows, nb::arg("data"), nb::arg("models"), nb::arg("lengths"),
+               nb::arg("values").noconvert(), nb::arg("num_threads"));
     module.def("encode_body", &bound_encode_body, nb::arg("arrays"), nb::arg("wide"), nb::arg("num_threads"));
 }
 

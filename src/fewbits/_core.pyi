@@ -62,6 +62,11 @@ def release_memory() -> None:
 def decode_body(data: bytes, arrays: list[Any], outputs: Sequence[Output], num_threads: int) -> None:
     """Decode a body of ArraySpecs into the outputs."""
 
+def decode_rows(
+    data: bytes, models: list[Any], lengths: NDArray[np.int64], values: NDArray[np.int32], num_threads: int
+) -> None:
+    """Decode a body of arrays of one row and one IntegerModel each into values, one after the other."""
+
 def encode_body(arrays: list[Any], wide: bool, num_threads: int) -> tuple[bytes, int]:
     """Encode CodedArrays; returns the body and how many symbols it holds."""
 

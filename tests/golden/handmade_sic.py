@@ -57,7 +57,8 @@ class Described(NamedTuple):
         )
         row_classes = np.arange(rows) % len(self.classes)
         classes = np.array(self.classes, np.int32)
-        return Matrix(self.paths, classes, row_classes, rng.permutation(steps), codes, self.corrections, self.models)
+        corrections = np.array(self.corrections, np.int8).reshape(-1, 4)
+        return Matrix(self.paths, classes, row_classes, rng.permutation(steps), codes, corrections, self.models)
 
 
 def sic_chunk(described: list[Described], *, wide: bool = False) -> Chunk:

@@ -126,13 +126,49 @@ def check_size(data: bytes, specs: Sequence[ArraySpec]) -> None:
     Raises:
         Corrupt: it cannot.
     """
-    one_class = [
-        (spec.num_rows * spec.row_length, spec.models.models[0]) for spec in specs if spec.models.class_model is None
-    ]
-    if sum(size for size, model in one_class if model.table is not None) > _most_symbols(len(data)):
+    one_class = [spec for spec in specs if spec.models.class_model is None]
+    sizes = [spec.num_rows * spec.row_length for spec in one_class]
+    _check_sizes(len(data), sizes, [spec.models.models[0] for spec in one_class])
+
+
+def _check_sizes(num_bytes: int, sizes: Sequence[int], models: Sequence[IntegerModel]) -> None:
+    num_symbols = num_raw_bytes = 0
+    for size, (table, shift, _) in zip(sizes, models, strict=True):
+        if table is not None:
+            num_symbols += size
+        if shift:
+            num_raw_bytes += raw_size(size, shift)
+    if num_symbols > _most_symbols(num_bytes):
         raise Corrupt(_TOO_SHORT)
-    if sum(raw_size(size, model.shift) for size, model in one_class if model.shift) > len(data):
+    if num_raw_bytes > num_bytes:
         raise Corrupt(_NO_RAW_BITS)
+
+
+def decode_rows(
+    data: bytes, models: Sequence[IntegerModel], lengths: NDArray[np.int64], *, num_threads: int = 1
+) -> NDArray[np.int32]:
+    """Decode a body of arrays of one row and one model each.
+
+    Args:
+        models: of the arrays (M,).
+        lengths: elements of each (M,).
+        num_threads: as for `decode_into`.
+
+    Returns:
+        Their values modulo 2^32, array after array; no memory is taken for them if `data` cannot hold them.
+
+    Raises:
+        Corrupt: the body breaks a rule of docs/format.md, sections 8 to 10.
+    """
+    sizes = lengths.tolist()
+    _check_sizes(len(data), sizes, models)
+    values = np.empty(sum(sizes), np.int32)
+    if compiled := core():
+        compiled.decode_rows(data, list(models), lengths, values, num_threads)
+        return values
+    specs = [ArraySpec(1, size, ModelSet((model,))) for size, model in zip(sizes, models, strict=True)]
+    decode_into(data, specs, [Integers(part) for part in np.split(values, np.cumsum(lengths)[:-1])])
+    return values
 
 
 def decode_into(data: bytes, specs: Sequence[ArraySpec], elements: Sequence[Elements], *, num_threads: int = 1) -> None:

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fewbits.coder.body import decode_body, decode_into, encode_body
+from fewbits.coder.body import decode_body, decode_into, decode_rows, encode_body
 from fewbits.coder.elements import Elements, Integers
 from fewbits.coder.fields import FieldElements
 from fewbits.coder.integers import ArraySpec, CodedArray, IntegerModel, ModelSet
 from fewbits.coder.table import Table
-from fewbits.errors import Corrupt, FewbitsError
+from fewbits.errors import Corrupt, FewbitsError, InvalidArgument
 from fewbits.models.fit import fit_rows
 from fewbits.models.shipped import shipped_table
 from fewbits.native import core
@@ -69,6 +69,29 @@ def test_wide_rows_of_any_length_are_the_same_bytes(table: Table, count: int, se
     symbols = symbols_of(table, count, seed).astype(np.int64)
     values = symbols + table.low  # the escape symbol stands for the first value beyond
     check_equal([CodedArray(values[None], ModelSet((IntegerModel(table),)))], wide=True)
+
+
+@given(st.lists(arrays(), min_size=1, max_size=4), st.booleans())
+def test_rows_are_decoded_one_after_the_other(coded: list[CodedArray], wide: bool) -> None:
+    rows = [CodedArray(array.values.reshape(1, -1), ModelSet(array.models.models[:1])) for array in coded]
+    rows.insert(1, CodedArray(np.zeros((1, 0), np.int64), ModelSet((IntegerModel(shipped_table(3)),))))
+    with isa("numpy"):
+        try:
+            body = encode_body(rows, wide=wide)
+        except InvalidArgument:  # the first class's model need not have symbols for the others' values
+            return
+    models = [row.models.models[0] for row in rows]
+    lengths = np.array([row.values.size for row in rows])
+    expected = np.concatenate([row.values.ravel() for row in rows]).astype(np.int32)
+    for name in ("numpy", *NATIVE):
+        with isa(name):
+            assert np.array_equal(decode_rows(body, models, lengths), expected)
+            with pytest.raises(Corrupt):
+                decode_rows(body + bytes(1), models, lengths)
+            with pytest.raises(Corrupt, match="too short"):
+                decode_rows(body, [*models, IntegerModel(FLAT)], np.append(lengths, 1 << 60))
+            with pytest.raises(Corrupt, match="raw bits"):
+                decode_rows(body, [*models, IntegerModel(None, 63)], np.append(lengths, 1 << 40))
 
 
 def test_many_rows_of_many_classes_are_the_same_bytes() -> None:

@@ -1,6 +1,5 @@
 """What a payload says of matrices: steps and scales of columns and rows, models, levels (docs/payload/sic.md)."""
 
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -10,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewbits.chunk import Chunk
-from fewbits.coder.body import check_size, decode_body, decode_into, encode_body
-from fewbits.coder.elements import Integers
+from fewbits.coder.body import check_size, decode_body, decode_rows, encode_body
 from fewbits.coder.integers import ArraySpec, CodedArray, IntegerModel, ModelSet
 from fewbits.coder.leb128 import read_uint, read_uints, write_sint, write_uint
 from fewbits.errors import Corrupt
@@ -21,7 +19,6 @@ from fewbits.payload import check_version, element_ranges, part_of
 from fewbits.plan import tile_rows
 from fewbits.quantize.columns import ColumnValues, ElementModels, row_order
 from fewbits.quantize.parameter_decoders import STEPS_PER_OCTAVE, step_of
-from fewbits.quantize.trellis import Corrections
 from fewbits.tensors import LOSSY_DTYPES
 
 PAYLOAD_VERSION = 2
@@ -30,11 +27,14 @@ MOST_SCALE_CODE = 1000  # WIRE: either way
 MOST_CODE = 1 << 16  # WIRE: of a model, of a column or row, either way
 MOST_MODELS = 4096  # WIRE: and classes of rows
 _NO_TRELLIS = 6  # WIRE: in place of the logarithm of the number of paths
+# Of levels from -2 to 2, which of a model's corrections they have, and what it is multiplied by.
+_KINDS = np.array([3, 1, 0, 2, 3])
+_OUTWARDS = np.array([-1, -1, 1, 1, 1], np.float32) / np.float32(256)
 
 
 def scales_of(codes: NDArray[np.integer]) -> NDArray[np.float32]:
     """Return 2^(code / 8), rounded to float32, of codes of any shape, -MOST_SCALE_CODE … MOST_SCALE_CODE."""
-    return _scales()[codes + MOST_SCALE_CODE]
+    return _scales().take(codes + MOST_SCALE_CODE)
 
 
 @cache
@@ -43,13 +43,11 @@ def _scales() -> NDArray[np.float32]:
     return np.array([step_of(STEPS_PER_OCTAVE // SCALE_UNIT * code) for code in codes], np.float32)
 
 
-def shifts_by_model(corrections: Sequence[Corrections], num_models: int, trellis: bool) -> NDArray[np.float32]:
-    """Return how far beyond levels values lie, in steps, (M, 5), the first models having corrections."""
-    shifts = np.zeros((num_models, 5), np.float32)
-    if corrections:
-        known = np.array(corrections, np.float32)[:, [3, 1, 0, 2, 3]]  # of levels from -2 to 2
-        shifts[: len(known)] = known * np.array([-1, -1, 1, 1, 1], np.float32) / np.float32(256)
-    return shifts + np.float32(0.25 if trellis else 0)
+def shifts_by_model(corrections: NDArray[np.int8], num_models: int, trellis: bool) -> NDArray[np.float32]:
+    """Return how far beyond levels values lie, in steps, (M, 5), the first models having corrections (C, 4)."""
+    shifts = np.full((num_models, 5), 0.25 if trellis else 0, np.float32)
+    shifts[: len(corrections)] += corrections.take(_KINDS, 1) * _OUTWARDS
+    return shifts
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class Matrix:
     """One matrix (R, n), or tile of one, as it is written.
 
     classes: (K, 2) int32, scale codes and model codes; row_classes: (R,) int64, each row's of these; step_codes, codes:
-    (n,) int32; corrections: of the models from the first on; models: of each model's levels.
+    (n,) int32; corrections: (C, 4), of the models from the first on; models: of each model's levels.
     """
 
     num_paths: int
@@ -65,20 +63,20 @@ class Matrix:
     row_classes: NDArray[np.int64]
     step_codes: NDArray[np.int32]
     codes: NDArray[np.int32]
-    corrections: tuple[Corrections, ...]
+    corrections: NDArray[np.int8]
     models: tuple[IntegerModel, ...]
 
     @cached_property
     def values(self) -> ColumnValues:
         """What levels stand for."""
         scale_codes, model_codes = self.classes.T
-        order = row_order(model_codes[self.row_classes])
-        classes = self.row_classes[order]
+        row_codes = model_codes.take(self.row_classes)
+        order = row_order(row_codes)
         return ColumnValues(
-            ElementModels(model_codes[classes], len(self.models)),
+            ElementModels(row_codes.take(order), len(self.models)),
             self.codes,
             scales_of(self.step_codes),
-            scales_of(scale_codes[classes]),
+            scales_of(scale_codes).take(self.row_classes.take(order)),
             order,
             shifts_by_model(self.corrections, len(self.models), self.num_paths > 0),
             self.num_paths,
@@ -99,7 +97,7 @@ class Matrix:
         ]
         fields += [write_sint(code) for code in self.classes.ravel().tolist()]
         fields += [write_uint(len(self.models) - 1), write_uint(len(self.corrections))]
-        fields += [struct.pack("<4b", *correction) for correction in self.corrections]
+        fields.append(self.corrections.tobytes())
         fields += [write_model(model) for model in self.models]
         fields += [write_model(array.models.models[0]) for array in side]
         return b"".join(fields)
@@ -137,7 +135,7 @@ class _Described(NamedTuple):
     num_columns: int
     num_paths: int
     classes: NDArray[np.int32]
-    corrections: tuple[Corrections, ...]
+    corrections: NDArray[np.int8]
     models: tuple[IntegerModel, ...]
     side: tuple[ArraySpec, ...]
 
@@ -175,22 +173,16 @@ def written_of(chunk: Chunk, num_threads: int = 1) -> list[Written]:
     check_size(side, specs)
     arrays = iter(decode_body(side, specs))
     matrices = [each.matrix([next(arrays) for _ in each.side]) for each in described]
-    levels_of = [matrix.values.counts for matrix in matrices]
-    main = [
-        ArraySpec(1, count, ModelSet((model,)))
-        for matrix, counts in zip(matrices, levels_of, strict=True)
-        for model, count in zip(matrix.models, counts.tolist(), strict=True)
-    ]
-    body = chunk.payload[position:]
-    check_size(body, main)
-    levels = [np.empty(int(counts.sum()), np.int32) for counts in levels_of]
-    elements = [
-        Integers(array[end - count : end])
-        for array, counts in zip(levels, levels_of, strict=True)
-        for count, end in zip(counts.tolist(), np.cumsum(counts).tolist(), strict=True)
-    ]
-    decode_into(body, main, elements, num_threads=num_threads)
-    return [Written(matrix, array) for matrix, array in zip(matrices, levels, strict=True)]
+    models = [model for matrix in matrices for model in matrix.models]
+    counts = np.concatenate([matrix.values.counts for matrix in matrices])
+    levels = decode_rows(chunk.payload[position:], models, counts, num_threads=num_threads)
+    found: list[Written] = []
+    start = 0
+    for matrix, each in zip(matrices, described, strict=True):
+        end = start + each.num_rows * each.num_columns
+        found.append(Written(matrix, levels[start:end]))
+        start = end
+    return found
 
 
 def _described(chunk: Chunk) -> tuple[list[_Described], int]:
@@ -208,10 +200,9 @@ def _described(chunk: Chunk) -> tuple[list[_Described], int]:
             raise Corrupt(f"tensor {spec.name!r} has more than 32 paths.")
         num_classes, position = _count(payload, position, f"tensor {spec.name!r} has too many classes of rows.")
         fields, position = read_uints(payload, position, 2 * num_classes)
-        classes = np.array(fields, np.uint64).reshape(-1, 2)
-        if (classes.max(0) > (2 * MOST_SCALE_CODE, 2 * MOST_CODE)).any():
+        if max(fields[::2]) > 2 * MOST_SCALE_CODE or max(fields[1::2]) > 2 * MOST_CODE:
             raise Corrupt(f"tensor {spec.name!r} has a class of rows out of range.")
-        classes = classes.astype(np.int32)
+        classes = np.array(fields, np.int32).reshape(-1, 2)
         num_models, position = _count(payload, position, f"tensor {spec.name!r} has too many models.")
         num_corrected, position = read_uint(payload, position)
         if num_corrected > num_models:
@@ -233,7 +224,7 @@ def _described(chunk: Chunk) -> tuple[list[_Described], int]:
                 columns,
                 1 << head[0] if head[0] < _NO_TRELLIS else 0,
                 classes >> 1 ^ -(classes & 1),  # signed
-                tuple(struct.iter_unpack("<4b", fields)),
+                np.frombuffer(fields, np.int8).reshape(-1, 4),
                 tuple(models[:num_models]),
                 tuple(side),
             )

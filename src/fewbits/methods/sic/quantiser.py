@@ -25,9 +25,10 @@ from fewbits.models.descriptions import write_model
 from fewbits.models.fit import bits_of_each, fit_values
 from fewbits.quantize.columns import MOST_PATHS, ColumnCoder, ElementModels, levels_by_model, row_order
 from fewbits.quantize.rounding import BIT_WORTH
-from fewbits.quantize.trellis import MOST_PRICED, NO_CORRECTIONS, Corrections, prices_of_costs, trellis_step
+from fewbits.quantize.trellis import MOST_PRICED, Corrections, prices_of_costs, trellis_step
 from fewbits.quantize.weights import Weights, distortion_of_bits
 
+_NO_CORRECTIONS = np.zeros((0, 4), np.int8)
 _TRIANGLE = 256  # columns between two products, while a covariance is factored
 _BLOCK = 64  # columns between two matrix products that feed errors back
 _PATH = 192  # elements of a path in a column at least: what a path has chosen at a column's end costs some bits
@@ -127,7 +128,7 @@ def _factor_in_place(matrix: NDArray[np.float64]) -> None:
 class _Learned(NamedTuple):
     """What a search goes by: points and prices of each model of the grid."""
 
-    corrections: tuple[Corrections, ...]
+    corrections: NDArray[np.int8]
     prices: NDArray[np.float32]
 
 
@@ -180,7 +181,8 @@ class MatrixQuantiser:
             return None
         wide = trellis_step(step) if self._settings.trellis else step
         sampled = self._problem.sampled()
-        learned = _Learned((), _prior_prices(_Grid(sampled, self._settings), trellis=self._settings.trellis))
+        prices = _prior_prices(_Grid(sampled, self._settings), trellis=self._settings.trellis)
+        learned = _Learned(_NO_CORRECTIONS, prices)
         for problem in (sampled, sampled, self._problem):
             run = _Run(problem, wide, learned, self._settings)
             if not run.is_reached:
@@ -225,7 +227,7 @@ def _zeros(problem: Problem) -> tuple[Written, float]:
     num_columns, num_rows = problem.columns.shape
     codes = np.zeros(num_columns, np.int32)
     classes = np.zeros(num_rows, np.int64)
-    matrix = Matrix(0, np.zeros((1, 2), np.int32), classes, codes, codes, (), (IntegerModel(None),))
+    matrix = Matrix(0, np.zeros((1, 2), np.int32), classes, codes, codes, _NO_CORRECTIONS, (IntegerModel(None),))
     bits = 8.0 * len(matrix.description(matrix.side_arrays()))
     return Written(matrix, np.zeros(num_columns * num_rows, np.int32)), bits
 
@@ -296,7 +298,7 @@ class _Run:
     def learned(self, before: _Learned) -> _Learned:
         """What levels cost by tables of their own, and where their points should be."""
         models, costs = self._models()
-        prices, corrections = before.prices.copy(), [NO_CORRECTIONS] * len(models)
+        prices, corrections = before.prices.copy(), np.zeros((len(models), 4), np.int8)
         at = np.arange(-MOST_PRICED, MOST_PRICED + 1)
         for index, (model, cost) in enumerate(zip(models, costs, strict=True)):
             count = int(self._coder.counts[index].sum())
@@ -304,7 +306,7 @@ class _Run:
                 prices[index] = prices_of_costs(bits_of_each(model, at), trellis=self._trellis)
             if count and cost < _PRICED_BITS * count:
                 corrections[index] = self._corrections(index)
-        return _Learned(tuple(corrections), prices)
+        return _Learned(corrections, prices)
 
     def _corrections(self, index: int) -> Corrections:
         totals, counts = self._coder.totals[index], self._coder.counts[index]
@@ -339,8 +341,7 @@ class _Run:
         used = np.flatnonzero(self._coder.counts.sum(1))
         first, last = int(used[0]), int(used[-1])
         corrections = self._learned.corrections[first : last + 1]
-        while corrections and not any(corrections[-1]):
-            corrections = corrections[:-1]
+        corrections = corrections[: np.flatnonzero(corrections.any(1)).max(initial=-1) + 1]
         classes, row_classes = self._classes
         matrix = Matrix(
             self._coder.states.size,
