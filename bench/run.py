@@ -29,7 +29,16 @@ from rivals import symbol_coders
 
 EXIT_MISSED, EXIT_ABSENT = 1, 3  # a wrong command line is 2, by argparse
 SIZED = ("coder", "load")  # cases that --symbols means something to
-TRAINED = ("calibrated", "epr", "epr_time", "miracle", "images", "qswd", "smollm")  # those that --recipes does
+TRAINED = (
+    "calibrated",
+    "epr",
+    "epr_time",
+    "miracle",
+    "images",
+    "qswd",
+    "smollm",
+    "stories",
+)  # those that --recipes does
 ROOT = Path(__file__).resolve().parent.parent
 
 

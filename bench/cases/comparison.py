@@ -52,19 +52,21 @@ def fewbits_row(
     inputs_are: str = "",
     measure: Any = None,
     tune: int = 0,
+    loss: Any = None,
     least_error: bool = False,
 ) -> Row:
     """Compress a checkpoint to a budget; measure the file and what it decodes to.
 
     source: its path; or a module, where there are inputs. path: where the file is written; the caller may go on using
     it. inputs_are: what a row says of inputs that are batches; measure: of their outputs; tune: steps that levels are
-    trained. least_error: all squared errors count alike, which gives the least relative error of the whole model.
+    trained, maybe for a loss. least_error: all squared errors count alike, which gives the least relative error of the
+    whole model.
     """
     fewbits = load_fewbits("compress", "load")
     energies = {key: float((t.astype(np.float64) ** 2).sum()) for key, t in tensors.items() if t.dtype.kind == "f"}
     statistics = {key: energy for key, energy in energies.items() if energy > 0} if least_error else None
     start = time.perf_counter()
-    given = {"inputs": inputs, "measure": measure, "statistics": statistics, "tune": tune}
+    given = {"inputs": inputs, "measure": measure, "statistics": statistics, "tune": tune, "loss": loss}
     report = fewbits.compress(source, path, budget=budget, seed=seed, **given)
     encode_seconds = time.perf_counter() - start
     start = time.perf_counter()
@@ -84,6 +86,7 @@ def fewbits_row(
     settings = {"budget": budget, "seed": seed} | ({} if inputs is None else {"inputs": inputs_are or inputs})
     settings |= {"statistics": "energies"} if least_error else {}
     settings |= {"tune": tune} if tune else {}
+    settings |= {"loss": loss.__name__.strip("_")} if loss is not None else {}
     return Row(name, measured, asked, settings)
 
 

@@ -63,9 +63,12 @@ def main(verb: str, *arguments: str) -> None:
 def mark() -> tuple[int, bool]:
     """Return the bytes to measure from, and whether the peak is counted from here on.
 
-    Where Linux lets a process clear its peak, they are the resident ones now. Else they are the peak so far, and what
-    importing needed for a moment hides as much of what comes.
+    Where Linux lets a process clear its peak, they are the resident ones now, without what is free: that would hide as
+    much of what comes. Else they are the peak so far, and what importing needed for a moment hides as much.
     """
+    from fewbits.native import release_memory
+
+    release_memory()
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

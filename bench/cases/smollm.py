@@ -104,7 +104,7 @@ def rows(options: Options) -> Iterator[Row]:
 
 
 def _without_text(smollm: _Smollm, scratch: Path, original: float, seed: int) -> Iterator[Row]:
-    """The checkpoint, and the module with random token ids; and the memory that the first takes."""
+    """The checkpoint, and the module by itself; and the memory that the first takes."""
     from safetensors.torch import save_file
 
     source, path = scratch / "smollm.safetensors", scratch / "smollm.fewbits"
@@ -112,10 +112,8 @@ def _without_text(smollm: _Smollm, scratch: Path, original: float, seed: int) ->
     for with_module, bits in ((False, BITS[0]), (True, BITS[0]), (False, BITS[1]), (True, BITS[1])):
         asked = (Figure("perplexity", "<=", round(MOST_PERPLEXITY * original, 4)),) if bits == BITS[0] else ()
         name = f"fewbits {'module ' if with_module else ''}{bits:g} bits"
-        if with_module:
-            yield _probed_row(smollm, name, path, bits, seed, asked)
-        else:
-            yield _row(smollm, name, path, bits, seed, asked, {}, {"source": source})
+        said = {"inputs": "synthetic"} if with_module else {}  # text that the model makes itself
+        yield _row(smollm, name, path, bits, seed, asked, said, said or {"source": source})
     arguments = json.dumps({"bits": BITS[0], "seed": seed})
     row = memory_row("compress", "SmolLM2", 4 * smollm.num_weights, str(source), str(path), arguments)
     asked = (Figure("times_float32_size", "<=", MEMORY_BOUND),)

@@ -1,12 +1,13 @@
 """stories260k, a language model of 260,032 weights, at an eighth of its file and less; judged by its perplexity."""
 
+import itertools
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from . import Options
-from .comparison import fewbits_row, rival_rows
+from .comparison import Tensors, fewbits_row, rival_rows
 from .inputs import need
 from .row import Figure, Row
 from .story_model import NUM_TRAINING, Stories, checkpoint, story_module
@@ -15,7 +16,8 @@ takes_rivals = True
 
 SHARES = (8, 10, 12)  # of the file
 CALIBRATED_SHARES, CALIBRATED = (6, 7, 8, 10, 12), 10  # with text to look at; of which something is asked
-TUNED_SHARES, TUNED = (8, 10, 12), 600  # with more text, and levels trained for so many steps
+TUNED = 600  # steps that levels are trained
+TRAINED, TRAINING_RATE = 350, 1e-3  # steps of the original on that text, for comparison, at a rate that falls to 0
 MOST_PERPLEXITY = 1.03  # times the original's, at an eighth, or with text at a tenth
 
 
@@ -29,6 +31,10 @@ def rows(options: Options) -> Iterator[Row]:
     original = stories.quality(tensors)
     most = MOST_PERPLEXITY * float(original["perplexity"])
     yield Row("original", {"size": path.stat().st_size, **original})
+    if not options.rivals_only and options.wants("labelled"):
+        said = {"steps": TRAINED, "rate": TRAINING_RATE, "seed": options.seed}
+        trained = _trained(tensors, stories.training_batches(options.seed))
+        yield Row("original, trained on the text", {"size": path.stat().st_size, **stories.quality(trained)}, (), said)
     scratch = tempfile.TemporaryDirectory()
 
     def row(name: str, source: Any, share: int, judged: int, given: dict[str, Any]) -> Row:
@@ -48,22 +54,48 @@ def rows(options: Options) -> Iterator[Row]:
         )
 
     with scratch:
-        for kind, given in () if options.rivals_only else _with_text(stories, options.seed):
-            shares = TUNED_SHARES if "tune" in given else CALIBRATED_SHARES
+        for recipe, kind, shares, given in _recipes(stories, options.seed):
+            if options.rivals_only or not options.wants(recipe):
+                continue
             for share in shares:
-                yield row(kind, story_module(tensors), share, CALIBRATED, given)
-        for share in () if options.rivals_only else SHARES:
-            for inputs in (None, "synthetic"):
-                source = story_module(tensors) if inputs else path
-                yield row("module " if inputs else "", source, share, SHARES[0], {"inputs": inputs})
+                source = path if given["inputs"] is None else story_module(tensors)
+                has_text = not isinstance(given["inputs"], str | None)
+                yield row(kind, source, share, CALIBRATED if has_text else SHARES[0], given)
     yield from rival_rows(options.rivals, tensors, stories.quality)
 
 
-def _with_text(stories: Stories, seed: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Text to look at, and text to train on as well."""
+def _recipes(stories: Stories, seed: int) -> Iterator[tuple[str, str, tuple[int, ...], dict[str, Any]]]:
+    """Recipes, what their rows are called, sizes, and what is given: text to look at; text to train on as well, for the
+    outputs as they were or for what comes next; nothing; the module, whose text it makes itself."""
     batches = stories.calibration()
-    said = f"{len(batches)} windows of TinyStories"
-    yield "calibrated ", {"inputs": batches, "inputs_are": said, "measure": "probabilities"}
-    batches = stories.training_batches(seed)
+    given: dict[str, Any] = {"inputs": batches, "inputs_are": f"{len(batches)} windows of TinyStories"}
+    yield "calibrated", "calibrated ", CALIBRATED_SHARES, given | {"measure": "probabilities"}
     said = f"{NUM_TRAINING} windows of TinyStories, in batches of 12 x 128 and 6 x 256 tokens"
-    yield "tuned ", {"inputs": batches, "inputs_are": said, "measure": "probabilities", "tune": TUNED}
+    given = {"inputs": stories.training_batches(seed), "inputs_are": said, "measure": "probabilities", "tune": TUNED}
+    yield "tuned", "tuned ", SHARES, given
+    yield "labelled", "tuned for what comes next ", SHARES, given | {"loss": _cross_entropy}
+    yield "checkpoint", "", SHARES, {"inputs": None}
+    yield "module", "module ", SHARES, {"inputs": "synthetic"}
+    yield "module_tuned", "module tuned ", SHARES, {"inputs": "synthetic", "tune": TUNED}
+
+
+def _cross_entropy(logits: Any, ids: Any) -> Any:
+    """What a language model loses on token ids (B, T), of its logits (B, T, K), in nats a token."""
+    import torch
+
+    return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+
+
+def _trained(tensors: Tensors, batches: list[Any]) -> Tensors:
+    """The original's tensors after training on batches: what text alone gives, whatever the bits."""
+    import torch
+
+    module = story_module(tensors)
+    optimizer = torch.optim.Adam(module.parameters(), TRAINING_RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, TRAINED)
+    for batch in itertools.islice(itertools.cycle(batches), TRAINED):
+        optimizer.zero_grad()
+        _cross_entropy(module(batch), batch).backward()
+        optimizer.step()
+        schedule.step()
+    return {name: value.detach().numpy() for name, value in module.state_dict().items()}

@@ -27,7 +27,7 @@ from fewbits.method import Curvature, Method, Source
 from fewbits.methods.ecsq import Ecsq
 from fewbits.methods.lossless import Lossless
 from fewbits.methods.sic import Sic
-from fewbits.native import check_environment
+from fewbits.native import check_environment, release_memory
 from fewbits.nn.attach import attach, attached_of
 from fewbits.nn.inputs import MANY, SOME
 from fewbits.nn.outputs import Loss, Measure
@@ -175,9 +175,11 @@ def compress(
     encoded, rate_weight = trial.result, trial.rate_weight or None
     # Before the file is written: whatever a stranger's module says of its copy, nothing is left behind.
     if calibration is not None:
+        release_memory()
         tensors = job.tensors(encoded)
         expected = calibration.expected(tensors)
         del job, given, statistics  # and with them curvatures, which may be as large as the module
+        release_memory()
         if loss is None and (note := calibration.note(tensors, expected)):
             notes.append(note)
     if is_automatic and aside:

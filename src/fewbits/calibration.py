@@ -145,15 +145,17 @@ def _expected(module: nn.Module, tensors: Mapping[str, Tensor], statistics: Stat
         value = statistics.get(name)
         if value is None or isinstance(value, Tensor) or name not in tensors:
             continue
-        error = full(tensors[name].detach().cpu()).sub(before.detach().cpu()).flatten(1 if before.ndim > 1 else 0)
+        before, after = before.detach().cpu(), tensors[name].detach().cpu()
         if isinstance(value, Curvature):
             known = True
-            inputs, outputs = torch.from_numpy(value.inputs).to(error), torch.from_numpy(value.outputs)
-            for some, felt in zip(error.split(_ROWS), outputs.split(_ROWS), strict=True):
-                total += float(((some @ inputs) * some).sum(1).double() @ felt)
+            inputs, outputs = torch.from_numpy(value.inputs), torch.from_numpy(value.outputs)
+            for one, other, felt in zip(after.split(_ROWS), before.split(_ROWS), outputs.split(_ROWS), strict=True):
+                error = full(one).sub(other).flatten(1)
+                total += float(((error @ inputs.to(error)) * error).sum(1).double() @ felt)
         else:
-            energy = float(torch.linalg.vector_norm(full(before.detach()))) ** 2
-            total += value * float(torch.linalg.vector_norm(error)) ** 2 / energy if energy else 0.0
+            energy = float(torch.linalg.vector_norm(full(before))) ** 2
+            error = float(torch.linalg.vector_norm(full(after).sub(before)))
+            total += value * error**2 / energy if energy else 0.0
     return total if known else None
 
 

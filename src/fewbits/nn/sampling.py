@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from fewbits.progress import Progress
 
 _LENGTH = 64  # tokens of a text
-_TEXTS = 16  # of a batch
+_TEXTS = 16  # of a batch, or fewer:
+_MOST_LOGITS = 1 << 24  # of a batch, which whoever reads it has several times: 64 MB
 _MOST_AT_ONCE = 8  # batches that are made together
 _TRIED, _SAME = 8, 1e-3  # tokens that a model is tried on; of the greatest logit, what rounding may differ by
 _HELD = 1 << 22  # logits that are made in one step, unless a batch has more
@@ -30,6 +31,8 @@ def sampled_tokens(
     progress: Progress | None,
 ) -> list[Tensor] | None:
     """Return texts that a language model makes, batches (16, 64) int64 of token ids; None if the module is none.
+
+    Batches of a large vocabulary are smaller.
 
     One is what gives logits over its vocabulary for each token, from which later tokens are unknown. The first token of
     a text is any; the others are drawn from the softmax of the logits. Where an output has `past_key_values`, they are
@@ -58,7 +61,7 @@ def sampled_tokens(
             return None
         if progress is not None:
             progress("sampling", min(start + at_once, num_texts), num_texts)
-    return list(torch.cat(texts).split(_TEXTS))
+    return list(torch.cat(texts).split(max(1, min(_TEXTS, _MOST_LOGITS // (_LENGTH * vocabulary)))))
 
 
 class _Sampler:

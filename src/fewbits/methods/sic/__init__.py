@@ -27,6 +27,7 @@ from fewbits.methods.ecsq import Ecsq
 from fewbits.methods.sic.config import SicConfig
 from fewbits.methods.sic.payload import PAYLOAD_VERSION, payload_of, written_of
 from fewbits.methods.sic.quantiser import Candidate, MatrixQuantiser, factor_of
+from fewbits.native import release_memory
 from fewbits.plan import group_small, is_group, tile_rows, tiles
 from fewbits.quantize.rounding import BIT_WORTH
 from fewbits.quantize.weights import Weights
@@ -139,6 +140,9 @@ class Sic(Method):
             if found is None:  # a tensor has one method
                 return None
             chunks.append(self.chunk_of([spec], [found], seed, span if len(spans) > 1 else None))
+            del found
+            if len(spans) > 1:
+                release_memory()
         return chunks
 
     def _candidate(self, spec: TensorSpec, source: Source, step: float, span: tuple[int, int]) -> Candidate | None:

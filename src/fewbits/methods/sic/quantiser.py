@@ -322,7 +322,9 @@ class _Run:
 
     @cached_property
     def _sorted(self) -> NDArray[np.int32]:
-        return levels_by_model(self._grid.models, self._codes, self._levels)
+        ordered = levels_by_model(self._grid.models, self._codes, self._levels)
+        del self._levels  # they may be as large as the matrix
+        return ordered
 
     @cached_property
     def _classes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
