@@ -32,11 +32,10 @@ def sampled_tokens(
 ) -> list[Tensor] | None:
     """Return texts that a language model makes, batches (16, 64) int64 of token ids; None if the module is none.
 
-    Batches of a large vocabulary are smaller.
-
     One is what gives logits over its vocabulary for each token, from which later tokens are unknown. The first token of
     a text is any; the others are drawn from the softmax of the logits. Where an output has `past_key_values`, they are
-    handed on as a keyword argument; else texts are read again for each token.
+    handed on as a keyword argument; else texts are read again for each token. Of a large vocabulary batches are
+    smaller.
 
     Args:
         vocabulary: ids are 0 … vocabulary - 1.
@@ -113,13 +112,14 @@ class _Sampler:
         return torch.randint(self._vocabulary, (count, length), generator=self._generator).to(self._device)
 
     def _logits(self, output: Any, ids: Tensor) -> Tensor | None:
-        """The logits (B, T, K) of ids (B, T), if an output has such: K is the vocabulary, unless they are named."""
+        """The logits (B, T, K) of ids (B, T), if an output has such: K is the vocabulary, or close if named."""
         named: Any = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
         logits = output if named is None else named
         if not isinstance(logits, Tensor) or not logits.is_floating_point() or logits.shape[:-1] != ids.shape:
             return None
-        size = logits.shape[-1]
-        return logits if size == self._vocabulary or (named is not None and 1 < size < self._vocabulary) else None
+        size, most = logits.shape[-1], self._vocabulary
+        # Fewer are those of a vocabulary that was padded; many fewer are classes of something else.
+        return logits if size == most or (named is not None and most // 2 <= size < most) else None
 
 
 def _cache(output: Any) -> Any:

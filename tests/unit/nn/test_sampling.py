@@ -99,7 +99,14 @@ def test_a_language_model_reads_what_it_would_write(kind: type[Counter]) -> None
     assert (module.reads[-1] == 1) == (kind is Cached)
 
 
-@pytest.mark.parametrize("kind", [Both, Short, Summary, Hidden])
+class Tagger(Counter):
+    """Gives a few classes for each word, and calls them logits."""
+
+    def forward(self, ids: Tensor) -> Any:
+        return {"logits": self.logits(ids)[..., :3]}
+
+
+@pytest.mark.parametrize("kind", [Both, Short, Summary, Hidden, Tagger])
 def test_others_read_random_tokens(kind: type[Counter]) -> None:
     made = synthetic_inputs(kind(), seed=5)
     assert not made.are_sampled and [batch.shape[1] for batch in made.batches] == [8, 12, 16, 24]
@@ -118,6 +125,11 @@ def test_large_modules_without_a_cache_make_fewer_texts(monkeypatch: pytest.Monk
     ]
     assert counts == [1, 1, 2, 4]
     assert FEW.num_texts < SOME.num_texts < MANY.num_texts
+
+
+def test_batches_of_a_large_vocabulary_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "_MOST_LOGITS", 5 * 64 * WORDS)
+    assert [len(batch) for batch in synthetic_inputs(Counter(), 5).batches] == [5, 5, 5, 1]
 
 
 def test_errors_of_what_is_told_of_progress_are_its_own() -> None:
