@@ -1,9 +1,12 @@
 """The door to the compiled core: what the environment may ask for, and what serves where there is no core."""
 
+import platform
 import subprocess
 import sys
+import textwrap
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -142,3 +145,34 @@ def test_threads_are_the_processors_this_process_may_use(monkeypatch: pytest.Mon
     monkeypatch.delattr(native.os, "sched_getaffinity")
     monkeypatch.setattr(native.os, "cpu_count", lambda: None)
     assert native.num_threads() == 1
+
+
+@pytest.mark.skipif(native.core() is None, reason="the core gives memory back")
+def test_memory_that_is_free_is_given_back() -> None:
+    status = Path("/proc/self/status")
+    if platform.libc_ver()[0] != "glibc" or not status.is_file():
+        native.release_memory()
+        pytest.skip("the C library keeps nothing, or the system does not say what is resident")
+    script = """
+        from pathlib import Path
+        from fewbits.native import release_memory
+
+        def resident():
+            return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0])
+
+        held = [b"x" * (1 << 16) for _ in range(2000)]
+        last = held.pop()  # below it the heap does not shrink by itself
+        held.clear()
+        before = resident()
+        release_memory()
+        print(before - resident())
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 100_000  # kB, of 131,000
+
+
+@pytest.mark.usefixtures("no_core")
+def test_without_a_core_memory_is_left_to_the_system() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        native.release_memory()
