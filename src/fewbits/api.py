@@ -135,8 +135,8 @@ def compress(
     calibration: Calibration | None = None
     notes, aside = list[str](), ""
     if inputs is not None:
+        tried, amount = None if lossless else lossy, MANY if tune else SOME
         try:
-            amount, tried = MANY if tune else SOME, None if lossless else lossy
             calibration = Calibration.on(checkpoint, inputs, measure, tried, seed, progress, amount)
             statistics = calibration.statistics | dict(statistics or {})
         except InvalidArgument as error:

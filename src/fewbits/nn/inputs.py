@@ -46,7 +46,10 @@ class Synthetic(NamedTuple):
 
 @dataclass(frozen=True)
 class Labelled:
-    """A batch for a module, and what a loss is to compare its output with."""
+    """A batch for a module, and what a loss is to compare its output with.
+
+    inputs: a tensor, a tuple of arguments or a mapping of keyword arguments; target: whatever the loss takes.
+    """
 
     inputs: Any
     target: Any

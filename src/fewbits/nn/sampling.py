@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from fewbits.progress import Progress
 
 _LENGTH = 64  # tokens of a text
-_TEXTS = 16  # of a batch, or fewer:
-_MOST_LOGITS = 1 << 24  # of a batch, which whoever reads it has several times: 64 MB
+_TEXTS = 16  # of a batch at most
+_MOST_LOGITS = 1 << 24  # of a batch of several texts, which whoever reads it has several times: 64 MB
 _MOST_AT_ONCE = 8  # batches that are made together
 _TRIED, _SAME = 8, 1e-3  # tokens that a model is tried on; of the greatest logit, what rounding may differ by
 _HELD = 1 << 22  # logits that are made in one step, unless a batch has more
@@ -39,6 +39,7 @@ def sampled_tokens(
 
     Args:
         vocabulary: ids are 0 … vocabulary - 1.
+        device: where the module reads ids.
         num_texts: a multiple of 16.
         most_work: multiplications of weights, beyond which there are fewer texts, 16 at least.
     """
