@@ -176,11 +176,10 @@ def compress(
     # Before the file is written: whatever a stranger's module says of its copy, nothing is left behind.
     if calibration is not None:
         release_memory()
-        tensors = job.tensors(encoded)
-        expected = calibration.expected(tensors)
+        expected = calibration.expected(encoded.some_tensors(checkpoint.entries))
         del job, given, statistics  # and with them curvatures, which may be as large as the module
         release_memory()
-        if loss is None and (note := calibration.note(tensors, expected)):
+        if loss is None and (note := calibration.note(encoded.tensors(checkpoint.entries), expected)):
             notes.append(note)
     if is_automatic and aside:
         notes.append(aside)

@@ -95,6 +95,7 @@ def meet(
         if under - over <= 1:
             break
         last, last_point = size, point
+        del result  # while the next one is made
     if best is None:
         rate_weight = COARSEST
         size, result = encode(rate_weight)

@@ -81,15 +81,17 @@ class Calibration:
         release_memory()
         return cls(module, measure, _stored(costs, checkpoint), kept)
 
-    def expected(self, tensors: Mapping[str, Tensor]) -> float | None:
+    def expected(self, tensors: Iterable[Mapping[str, Tensor]]) -> float | None:
         """Return the error of outputs that curvatures foretell, if there are any; they are let go.
 
         Args:
-            tensors: by name, as a file's reader gets them.
+            tensors: by name, as a file's reader gets them, some at a time.
         """
-        found = _expected(self.module, tensors, self.statistics)
+        own, total = dict(self.module.named_parameters()), None
+        if any(isinstance(value, Curvature) for value in self.statistics.values()):
+            total = sum(_expected(own, some, self.statistics) for some in tensors)
         self.statistics.clear()
-        return found
+        return total
 
     def said(self) -> str:
         """Return what a report says of inputs that nobody asked for."""
@@ -138,16 +140,15 @@ class _Kept(Iterable[Any]):
         return len(self._batches) if hasattr(self._batches, "__len__") else 0  # pyright: ignore
 
 
-def _expected(module: nn.Module, tensors: Mapping[str, Tensor], statistics: Statistics) -> float | None:
-    """The cost of all tensors' errors together; None if no curvature says it."""
-    total, known = 0.0, False
-    for name, before in module.named_parameters():
+def _expected(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], statistics: Statistics) -> float:
+    """The cost of these tensors' errors together, beside a module's own, as far as it is known."""
+    total = 0.0
+    for name, tensor in tensors.items():
         value = statistics.get(name)
-        if value is None or isinstance(value, Tensor) or name not in tensors:
+        if value is None or isinstance(value, Tensor) or name not in own:
             continue
-        before, after = before.detach().cpu(), tensors[name].detach().cpu()
+        before, after = own[name].detach().cpu(), tensor.detach().cpu()
         if isinstance(value, Curvature):
-            known = True
             inputs, outputs = torch.from_numpy(value.inputs), torch.from_numpy(value.outputs)
             for one, other, felt in zip(after.split(_ROWS), before.split(_ROWS), outputs.split(_ROWS), strict=True):
                 error = full(one).sub(other).flatten(1)
@@ -156,7 +157,7 @@ def _expected(module: nn.Module, tensors: Mapping[str, Tensor], statistics: Stat
             energy = float(torch.linalg.vector_norm(full(before))) ** 2
             error = float(torch.linalg.vector_norm(full(after).sub(before)))
             total += value * error**2 / energy if energy else 0.0
-    return total if known else None
+    return total
 
 
 def is_worth_curvatures(source: Any, inputs: Iterable[Any] | str | None, statistics: Mapping[str, Any] | None) -> bool:

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fewbits.budget import COARSEST, Trial, meet, rate_at, tolerate
 from fewbits.chunk import Chunk
+from fewbits.container.format import TensorEntry
 from fewbits.container.writer import file_bytes
 from fewbits.encode import decode, encode, survey
 from fewbits.errors import InvalidArgument
@@ -28,6 +29,18 @@ class Encoded(NamedTuple):
 
     chunks: list[Chunk]
     data: bytes
+
+    def tensors(self, entries: Sequence[TensorEntry]) -> dict[str, Tensor]:
+        """Return the tensors that a file's reader gets, by all their names."""
+        return _named(decode(self.chunks), _names(entries))
+
+    def some_tensors(self, entries: Sequence[TensorEntry]) -> Iterator[dict[str, Tensor]]:
+        """Give the same, those of a part or of a tensor's tiles at a time: all of them may be as large as a model."""
+        names, together = _names(entries), dict[str, list[Chunk]]()
+        for chunk in self.chunks:
+            together.setdefault(chunk.tensors[0].name, []).append(chunk)
+        for chunks in together.values():
+            yield _named(decode(chunks), names)
 
 
 class Job(NamedTuple):
@@ -104,14 +117,18 @@ class Job(NamedTuple):
         """Return the greatest relative error of a tensor."""
         return report_of("", 0, self.checkpoint, encoded.chunks, None, 0.0).worst_error
 
-    def tensors(self, encoded: Encoded) -> dict[str, Tensor]:
-        """Return the tensors that a file's reader gets, by all their names."""
-        stored = decode(encoded.chunks)
-        entries = self.checkpoint.entries
-        return {
-            entry.spec.name: stored[entry.spec.name if entry.target is None else entries[entry.target].spec.name]
-            for entry in entries
-        }
+
+def _names(entries: Sequence[TensorEntry]) -> dict[str, list[str]]:
+    """All names of each tensor that is stored."""
+    names: dict[str, list[str]] = {}
+    for entry in entries:
+        stored = entry if entry.target is None else entries[entry.target]
+        names.setdefault(stored.spec.name, []).append(entry.spec.name)
+    return names
+
+
+def _named(stored: Mapping[str, Tensor], names: Mapping[str, list[str]]) -> dict[str, Tensor]:
+    return {name: tensor for source, tensor in stored.items() for name in names[source]}
 
 
 class Evaluation:
@@ -136,7 +153,7 @@ class Evaluation:
 
     def loss(self, encoded: Encoded) -> float:
         """Return by how much the score is below the source's; infinite where it is no number."""
-        tensors = self._job.tensors(encoded)
+        tensors = encoded.tensors(self._job.checkpoint.entries)
         if self._copy is None:
             score = self._asked(tensors)
         else:

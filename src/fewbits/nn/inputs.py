@@ -22,16 +22,18 @@ _COARSE = 4  # pixels a side of what is alike in an image
 class Amount(NamedTuple):
     """How many synthetic inputs there are to be.
 
-    rounds: each of 64 sentences, 16 images or 64 vectors. num_texts, most_work: as `sampled_tokens`.
+    rounds: each of 64 sentences, 16 images or 64 vectors. num_texts, most_work, most_logits: as `sampled_tokens`.
     """
 
     rounds: int
     num_texts: int
     most_work: float
+    most_logits: int
 
 
-FEW, SOME = Amount(1, 16, 0), Amount(16, 128, 1e13)  # to try, to measure: some minutes of two cores at most
-MANY = Amount(16, 1024, math.inf)  # to train on
+FEW = Amount(1, 16, 0, 1 << 23)  # to try
+SOME = Amount(16, 128, 1e13, 1 << 23)  # to measure: some minutes of two cores at most
+MANY = Amount(16, 1024, math.inf, 1 << 26)  # to train on, which takes several times the module's memory anyway
 
 
 class Synthetic(NamedTuple):

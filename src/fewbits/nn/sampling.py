@@ -14,7 +14,6 @@ from fewbits.progress import Progress
 
 _LENGTH = 64  # tokens of a text
 _TEXTS = 16  # of a batch at most
-_MOST_LOGITS = 1 << 24  # of a batch of several texts, which whoever reads it has several times: 64 MB
 _MOST_AT_ONCE = 8  # batches that are made together
 _TRIED, _SAME = 8, 1e-3  # tokens that a model is tried on; of the greatest logit, what rounding may differ by
 _HELD = 1 << 22  # logits that are made in one step, unless a batch has more
@@ -28,20 +27,21 @@ def sampled_tokens(
     seed: int,
     num_texts: int,
     most_work: float,
+    most_logits: int,
     progress: Progress | None,
 ) -> list[Tensor] | None:
     """Return texts that a language model makes, batches (16, 64) int64 of token ids; None if the module is none.
 
     One is what gives logits over its vocabulary for each token, from which later tokens are unknown. The first token of
     a text is any; the others are drawn from the softmax of the logits. Where an output has `past_key_values`, they are
-    handed on as a keyword argument; else texts are read again for each token. Of a large vocabulary batches are
-    smaller.
+    handed on as a keyword argument; else texts are read again for each token.
 
     Args:
         vocabulary: ids are 0 … vocabulary - 1.
         device: where the module reads ids.
         num_texts: a multiple of 16.
         most_work: multiplications of weights, beyond which there are fewer texts, 16 at least.
+        most_logits: of a batch, which whoever reads it has several times: of a large vocabulary batches are smaller.
     """
     sampler = _Sampler(module, vocabulary, device, torch.Generator().manual_seed(seed))
     texts: list[Tensor] = []
@@ -61,7 +61,7 @@ def sampled_tokens(
             return None
         if progress is not None:
             progress("sampling", min(start + at_once, num_texts), num_texts)
-    return list(torch.cat(texts).split(max(1, min(_TEXTS, _MOST_LOGITS // (_LENGTH * vocabulary)))))
+    return list(torch.cat(texts).split(max(1, min(_TEXTS, most_logits // (_LENGTH * vocabulary)))))
 
 
 class _Sampler:

@@ -117,19 +117,20 @@ def test_a_vocabulary_may_have_words_that_are_never_written() -> None:
     assert made.are_sampled and int(made.batches[0][:, 1:].max()) < WORDS - 2
 
 
-def test_large_modules_without_a_cache_make_fewer_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    work = WORDS * WORDS * 64 * 65 / 2
+def test_large_modules_without_a_cache_make_fewer_texts() -> None:
+    work, cpu = WORDS * WORDS * 64 * 65 / 2, torch.device("cpu")
     counts = [
-        len(sampling.sampled_tokens(Counter().eval(), WORDS, torch.device("cpu"), 0, 64, most, None) or ())
+        len(sampling.sampled_tokens(Counter().eval(), WORDS, cpu, 0, 64, most, 1 << 30, None) or ())
         for most in (0, 31.9 * work, 32 * work, float("inf"))
     ]
     assert counts == [1, 1, 2, 4]
     assert FEW.num_texts < SOME.num_texts < MANY.num_texts
 
 
-def test_batches_of_a_large_vocabulary_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "_MOST_LOGITS", 5 * 64 * WORDS)
-    assert [len(batch) for batch in synthetic_inputs(Counter(), 5).batches] == [5, 5, 5, 1]
+def test_batches_of_a_large_vocabulary_are_small() -> None:
+    amount = FEW._replace(most_logits=5 * 64 * WORDS)
+    assert [len(batch) for batch in synthetic_inputs(Counter(), 5, amount).batches] == [5, 5, 5, 1]
+    assert SOME.most_logits < MANY.most_logits
 
 
 def test_errors_of_what_is_told_of_progress_are_its_own() -> None:

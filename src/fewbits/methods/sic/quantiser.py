@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -48,11 +49,12 @@ class Candidate(NamedTuple):
     loss: Loss
 
 
-class Problem(NamedTuple):
+@dataclass
+class Problem:
     """A matrix (R, n) in the units in which all its errors count alike, column after column.
 
-    columns: (n, R) float32, W diag(sqrt outputs) U, transposed; factor: (n, n) float64, upper triangular, with
-    factor factorᵀ = inputs; row_scale_codes: (R,), of 1 / sqrt(outputs).
+    columns: (n, R) float32, W diag(sqrt outputs) U, transposed, until they are taken; factor: (n, n) float64, upper
+    triangular, with factor factorᵀ = inputs; row_scale_codes: (R,), of 1 / sqrt(outputs).
     """
 
     columns: NDArray[np.float32]
@@ -82,11 +84,20 @@ class Problem(NamedTuple):
                 columns[:, start:stop] = (matrix @ shares).T
         return cls(columns, factor, codes)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The number of columns, and of rows."""
+        return len(self.factor), self.row_scale_codes.size
+
     def sampled(self) -> "Problem":
-        """Some of the rows, evenly spread."""
-        rows = self.columns.shape[1]
-        chosen = slice(None, None, -(-rows // _SAMPLE))
-        return Problem(np.ascontiguousarray(self.columns[:, chosen]), self.factor, self.row_scale_codes[chosen])
+        """A copy of some of the rows, evenly spread."""
+        chosen = slice(None, None, -(-self.shape[1] // _SAMPLE))
+        return Problem(self.columns[:, chosen].copy(), self.factor, self.row_scale_codes[chosen])
+
+    def take(self) -> NDArray[np.float32]:
+        """Return the columns, (n, R), which may be as large as a model: they are the caller's to overwrite."""
+        columns, self.columns = self.columns, np.zeros((0, 0), np.float32)
+        return columns
 
 
 def factor_of(covariance: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -136,7 +147,7 @@ class _Grid:
     """Models by scale, evenly spaced in octaves, the codes of rows and columns on it, and the order of the rows."""
 
     def __init__(self, problem: Problem, settings: SicConfig) -> None:
-        num_columns, num_rows = problem.columns.shape
+        num_columns, num_rows = problem.shape
         self.unit = 0.25 if min(num_columns, num_rows) >= _FINE else 0.5
         size = round(_OCTAVES / self.unit) if settings.column_models else 1
         self.centres = 2.0 ** (_LOWEST + self.unit * np.arange(size))
@@ -168,8 +179,7 @@ class MatrixQuantiser:
             curvature: inputs (n, n) and outputs (R,).
             settings: what may be done.
         """
-        self._weights, self._settings = weights, settings
-        self._problem = Problem.of(weights, curvature, settings)
+        self._weights, self._curvature, self._settings = weights, curvature, settings
 
     def candidate(self, step: float) -> Candidate | None:
         """Quantise; None if a weight is out of reach, a reconstruction would not be finite, or rows differ too much.
@@ -177,29 +187,29 @@ class MatrixQuantiser:
         Args:
             step: of scalar quantisation, in the root of the units in which errors count.
         """
-        if not np.isfinite(self._problem.columns).all():
+        problem = Problem.of(self._weights, self._curvature, self._settings)
+        if not np.isfinite(problem.columns).all():
             return None
         wide = trellis_step(step) if self._settings.trellis else step
-        sampled = self._problem.sampled()
-        prices = _prior_prices(_Grid(sampled, self._settings), trellis=self._settings.trellis)
+        prices = _prior_prices(_Grid(problem.sampled(), self._settings), trellis=self._settings.trellis)
         learned = _Learned(_NO_CORRECTIONS, prices)
-        for problem in (sampled, sampled, self._problem):
-            run = _Run(problem, wide, learned, self._settings)
+        for some in (problem.sampled(), problem.sampled()):
+            run = _Run(some, wide, learned, self._settings)
             if not run.is_reached:
                 return None
-            if problem is not self._problem:
-                learned = run.learned(learned)
-        if not run.is_writable:
+            learned = run.learned(learned)
+        run = _Run(problem, wide, learned, self._settings)
+        if not run.is_reached or not run.is_writable:
             return None
         found = self._candidate(*run.written())
         if found is None or found.loss.bits > _FEW_BITS * self._weights.bits.size:
             return found
         # At the coarsest steps a trellis, which has no value at 0, may do worse than nothing at all.
-        nothing = self._candidate(*_zeros(self._problem))
+        nothing = self._candidate(*_zeros(problem))
         slope = BIT_WORTH * step * step
         return min(
             (each for each in (found, nothing) if each is not None),
-            key=lambda each: self._cost(each.written) + slope * each.loss.bits,
+            key=lambda each: self._cost(problem, each.written) + slope * each.loss.bits,
         )
 
     def _candidate(self, written: Written, bits: float) -> Candidate | None:
@@ -213,18 +223,18 @@ class MatrixQuantiser:
         decoded = Weights(np.empty_like(self._weights.bits), self._weights.dtype)
         return decoded if written.matrix.values.write(decoded, written.levels) else None
 
-    def _cost(self, written: Written) -> float:
+    def _cost(self, problem: Problem, written: Written) -> float:
         """What the errors of a matrix cost."""
         decoded = self._decoded(written)
         assert decoded is not None
-        errors = (decoded.values() - self._weights.values()).reshape(self._problem.row_scale_codes.size, -1)
-        felt = (errors / scales_of(self._problem.row_scale_codes)[:, None]) @ self._problem.factor
+        errors = (decoded.values() - self._weights.values()).reshape(problem.row_scale_codes.size, -1)
+        felt = (errors / scales_of(problem.row_scale_codes)[:, None]) @ problem.factor
         return float((felt * felt).sum())
 
 
 def _zeros(problem: Problem) -> tuple[Written, float]:
     """A matrix of zeros as it is written, and its bits."""
-    num_columns, num_rows = problem.columns.shape
+    num_columns, num_rows = problem.shape
     codes = np.zeros(num_columns, np.int32)
     classes = np.zeros(num_rows, np.int64)
     matrix = Matrix(0, np.zeros((1, 2), np.int32), classes, codes, codes, _NO_CORRECTIONS, (IntegerModel(None),))
@@ -247,12 +257,12 @@ def _erf(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 class _Run:
-    """One pass over the columns of a matrix."""
+    """One pass over the columns of a matrix, which are taken."""
 
     def __init__(self, problem: Problem, step: float, learned: _Learned, settings: SicConfig) -> None:
         self._problem, self._learned, self._trellis = problem, learned, settings.trellis
         self._grid = _Grid(problem, settings)
-        num_columns, num_rows = problem.columns.shape
+        num_columns, num_rows = problem.shape
         size = self._grid.models.num_models
         paths = 1 << max(0, min(MOST_PATHS, num_rows // _PATH).bit_length() - 1)
         self._coder = ColumnCoder(
@@ -272,17 +282,19 @@ class _Run:
         with np.errstate(over="ignore"):
             self._steps = (scales_of(self._step_codes).astype(np.float64) * diagonal).astype(np.float32)
         self._codes = np.empty(num_columns, np.int32)
-        self._levels = np.empty(problem.columns.shape, np.int32)
+        self._levels = np.empty(problem.shape, np.int32)
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is out of reach
             self.is_reached = bool((self._steps > 0).all() and np.isfinite(self._steps).all()) and self._code_all()
 
     def _code_all(self) -> bool:
-        columns = np.take(self._problem.columns, self._grid.order, axis=1)
+        columns = self._problem.take()
         diagonal = np.diag(self._problem.factor)
         # What a reconstruction of column i has in column j, by its own: U[i, j] / U[i, i].
         shares = np.empty(self._problem.factor.shape, np.float32)
         np.divide(self._problem.factor, diagonal[:, None], out=shares, casting="same_kind")
         count = len(columns)
+        for start in range(0, count, _BLOCK):
+            columns[start : start + _BLOCK] = columns[start : start + _BLOCK, self._grid.order]
         for start in range(0, count, _BLOCK):
             stop = min(start + _BLOCK, count)
             block = columns[start:stop]
