@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewbits.chunk import Chunk, TensorSpec
+from fewbits.coder.scratch import Scratch
 from fewbits.errors import Corrupt, FewbitsError, InvalidArgument
 from fewbits.method import Method, Source, Survey
 from fewbits.native import core, num_threads, release_memory
@@ -165,11 +166,12 @@ def decode_parts(reads: Sequence[Callable[[], Chunk]]) -> dict[str, Tensor]:
         Corrupt, Incompatible: as the methods say; every other failure of a decoder becomes `Corrupt`.
     """
     threads = num_threads() if core() is not None else 1
-    whole = _Tiled()
+    whole, scratch = _Tiled(), Scratch()
 
     def decoded(read: Callable[[], Chunk]) -> Mapping[str, Tensor]:
         chunk = read()
-        return _decode_chunk(chunk, whole.destination(chunk), threads if len(reads) == 1 else 1)
+        with scratch.lent():
+            return _decode_chunk(chunk, whole.destination(chunk), threads if len(reads) == 1 else 1)
 
     tensors: dict[str, Tensor] = {}
     if min(threads, len(reads)) <= 1:

@@ -4,7 +4,7 @@ Class indices, and everything of small parts, share one single-lane stream; the 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,7 +145,12 @@ def _check_sizes(num_bytes: int, sizes: Sequence[int], models: Sequence[IntegerM
 
 
 def decode_rows(
-    data: bytes, models: Sequence[IntegerModel], lengths: NDArray[np.int64], *, num_threads: int = 1
+    data: bytes,
+    models: Sequence[IntegerModel],
+    lengths: NDArray[np.int64],
+    *,
+    num_threads: int = 1,
+    allocate: Callable[[int], NDArray[np.int32]] | None = None,
 ) -> NDArray[np.int32]:
     """Decode a body of arrays of one row and one model each.
 
@@ -153,6 +158,7 @@ def decode_rows(
         models: of the arrays (M,).
         lengths: elements of each (M,).
         num_threads: as for `decode_into`.
+        allocate: gives an array (N,) int32 for them all, if not a fresh one.
 
     Returns:
         Their values modulo 2^32, array after array; no memory is taken for them if `data` cannot hold them.
@@ -162,13 +168,17 @@ def decode_rows(
     """
     sizes = lengths.tolist()
     _check_sizes(len(data), sizes, models)
-    values = np.empty(sum(sizes), np.int32)
+    values = (allocate or _fresh)(sum(sizes))
     if compiled := core():
         compiled.decode_rows(data, list(models), lengths, values, num_threads)
         return values
     specs = [ArraySpec(1, size, ModelSet((model,))) for size, model in zip(sizes, models, strict=True)]
     decode_into(data, specs, [Integers(part) for part in np.split(values, np.cumsum(lengths)[:-1])])
     return values
+
+
+def _fresh(size: int) -> NDArray[np.int32]:
+    return np.empty(size, np.int32)
 
 
 def decode_into(data: bytes, specs: Sequence[ArraySpec], elements: Sequence[Elements], *, num_threads: int = 1) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from fewbits.chunk import Chunk, TensorSpec
 from fewbits.coder.body import LEAST_WIDE_BITS, NARROW_BITS, framing_bits
+from fewbits.coder.scratch import scratch_array
 from fewbits.errors import Corrupt
 from fewbits.method import Curvature, Method, Source, Survey
 from fewbits.methods.ecsq import Ecsq
@@ -168,7 +169,7 @@ class Sic(Method):
         self, chunk: Chunk, *, into: Mapping[str, Tensor] | None = None, num_threads: int = 1
     ) -> Mapping[str, Tensor]:
         """Return the reconstructions."""
-        found = written_of(chunk, num_threads)
+        found = written_of(chunk, num_threads, scratch_array)
         tensors = destinations(chunk, into)
         for spec, each in zip(chunk.tensors, found, strict=True):
             if not each.matrix.values.write(Weights(bits_of(tensors[spec.name]), spec.dtype), each.levels):

@@ -1,6 +1,6 @@
 """What a payload says of matrices: steps and scales of columns and rows, models, levels (docs/payload/sic.md)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import NamedTuple
@@ -159,8 +159,10 @@ def _check(array: NDArray[np.int64], low: int, high: int, message: str) -> None:
         raise Corrupt(message)
 
 
-def written_of(chunk: Chunk, num_threads: int = 1) -> list[Written]:
-    """Read a payload's matrices, in the order of the chunk's tensors.
+def written_of(
+    chunk: Chunk, num_threads: int = 1, allocate: Callable[[int], NDArray[np.int32]] | None = None
+) -> list[Written]:
+    """Read a payload's matrices, in the order of the chunk's tensors; levels are in what `allocate` gives for all.
 
     Raises:
         Corrupt, Incompatible: as for `Sic.decode`.
@@ -175,7 +177,7 @@ def written_of(chunk: Chunk, num_threads: int = 1) -> list[Written]:
     matrices = [each.matrix([next(arrays) for _ in each.side]) for each in described]
     models = [model for matrix in matrices for model in matrix.models]
     counts = np.concatenate([matrix.values.counts for matrix in matrices])
-    levels = decode_rows(chunk.payload[position:], models, counts, num_threads=num_threads)
+    levels = decode_rows(chunk.payload[position:], models, counts, num_threads=num_threads, allocate=allocate)
     found: list[Written] = []
     start = 0
     for matrix, each in zip(matrices, described, strict=True):

@@ -1,0 +1,43 @@
+"""Memory that is used again from part to part while a file is decoded: fresh pages take longer than what is done in
+them."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from threading import local
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Scratch:
+    """One array for each thread, until nobody holds this."""
+
+    def __init__(self) -> None:
+        """Hold nothing yet."""
+        self._held = local()
+
+    @contextmanager
+    def lent(self) -> Generator[None]:
+        """Let `scratch_array` take its arrays from here, in this thread."""
+        token = _lender.set(self)
+        try:
+            yield
+        finally:
+            _lender.reset(token)
+
+    def array(self, size: int) -> NDArray[np.int32]:
+        """Return this thread's array (N,) int32, the one that it had before if that is large enough."""
+        held: NDArray[np.int32] | None = getattr(self._held, "array", None)
+        if held is None or held.size < size:
+            held = self._held.array = np.empty(size, np.int32)
+        return held[:size]
+
+
+_lender: ContextVar[Scratch | None] = ContextVar("scratch", default=None)
+
+
+def scratch_array(size: int) -> NDArray[np.int32]:
+    """Return an array (N,) int32, of any values; where memory is lent, the thread's last one is gone with it."""
+    lender = _lender.get()
+    return np.empty(size, np.int32) if lender is None else lender.array(size)
