@@ -88,7 +88,7 @@ class Calibration:
             tensors: by name, as a file's reader gets them, some at a time.
         """
         own, total = dict(self.module.named_parameters()), None
-        if any(isinstance(value, Curvature) for value in self.statistics.values()):
+        if has_curvatures(self.statistics):
             total = sum(_expected(own, some, self.statistics) for some in tensors)
         self.statistics.clear()
         return total

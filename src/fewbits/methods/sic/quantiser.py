@@ -293,7 +293,7 @@ class _Run:
         shares = np.empty(self._problem.factor.shape, np.float32)
         np.divide(self._problem.factor, diagonal[:, None], out=shares, casting="same_kind")
         count = len(columns)
-        for start in range(0, count, _BLOCK):
+        for start in range(0, count, _BLOCK):  # in place: a second one may be as large as a model
             columns[start : start + _BLOCK] = columns[start : start + _BLOCK, self._grid.order]
         for start in range(0, count, _BLOCK):
             stop = min(start + _BLOCK, count)
