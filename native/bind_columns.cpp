@@ -28,7 +28,8 @@ bool bound_code_columns(const Out<float>& columns, const In<float>& feedback, co
                         const In<int32_t>& row_codes, const In<float>& row_units, const In<double>& scales,
                         const In<float>& shifts, const In<float>& prices, const Out<uint32_t>& states,
                         const Out<int32_t>& codes, const Out<int32_t>& levels, const Out<double>& totals,
-                        const Out<int64_t>& counts) {
+                        const Out<int64_t>& counts, const In<float>& felt, const In<float>& shares, size_t segment,
+                        size_t looked_at) {
     const ElementModels models = models_of(row_codes, shifts, states.size());
     const size_t count = steps.size();
     require(models.num_rows > 0 && count > 0, "a matrix is empty.");
@@ -43,11 +44,17 @@ bool bound_code_columns(const Out<float>& columns, const In<float>& feedback, co
     require_size(levels, count * models.num_rows);
     require_size(totals, 4 * models.num_models);
     require_size(counts, 4 * models.num_models);
+    const size_t num_sums = felt.size() / models.num_rows;
+    require_size(felt, models.num_rows * num_sums);
+    require_size(shares, models.num_rows * num_sums);
+    require(segment >= 1 && segment <= kWeightBlock && segment % std::max<size_t>(1, states.size()) == 0 && looked_at >= 1,
+            "a segment is not whole steps of all paths.");
     TrellisStates carried{};
     for (size_t path = 0; path < states.size(); ++path) carried[path] = states.data()[path] & 7;
     nb::gil_scoped_release release;
     const ColumnSearch search{models,           states.size(),  shifts_of(shifts), prices.data(),
-                              row_units.data(), scales.data(), scales.size()};
+                              row_units.data(), scales.data(), scales.size(),
+                              {num_sums, felt.data(), shares.data(), segment, looked_at}};
     const bool reached = code_columns(search, count, columns.data(), feedback.data(), steps.data(), carried,
                                       codes.data(), levels.data(), {totals.data(), counts.data()});
     std::copy_n(carried.begin(), states.size(), states.data());
@@ -96,7 +103,8 @@ void bind_columns(nb::module_& module) {
     module.def("code_columns", &bound_code_columns, arg("columns").noconvert(), arg("feedback"), arg("steps"),
                arg("row_codes"), arg("row_units"), arg("scales"), arg("shifts"), arg("prices"),
                arg("states").noconvert(), arg("codes").noconvert(), arg("levels").noconvert(),
-               arg("totals").noconvert(), arg("counts").noconvert());
+               arg("totals").noconvert(), arg("counts").noconvert(), arg("felt"), arg("shares"), arg("segment"),
+               arg("looked_at"));
     module.def("count_models", &bound_count_models, arg("codes"), arg("row_codes"), arg("counts").noconvert());
     module.def("column_values", &bound_column_values, arg("levels"), arg("starts"), arg("codes"), arg("row_codes"),
                arg("steps"), arg("row_scales"), arg("places"), arg("shifts"), arg("num_paths"), arg("type"),

@@ -24,6 +24,7 @@ takes_rivals = True
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 WINDOWS, LENGTH = 16, 512  # of tokens, from the start of the text
+GPTQ = {"column_steps": False, "column_models": False, "trellis": False, "row_feedback": False}
 CALIBRATION = 32  # windows of another text
 BITS = (4.0, 3.0)
 PROBED = (4, 16)  # random token ids that the module is tried on: sentences, tokens
@@ -32,7 +33,7 @@ MEMORY_BOUND = 2.0  # times the float32 size, while it is compressed
 # With text to look at: bits of each way, and its settings.
 CALIBRATED: dict[str, tuple[tuple[float, ...], dict[str, Any]]] = {
     "calibrated": ((5.0, 4.5, 4.0, 3.0), {}),
-    "GPTQ": ((5.5, 5.0, 4.5), {"column_steps": False, "column_models": False, "trellis": False}),
+    "GPTQ": ((5.5, 5.0, 4.5), GPTQ),
 }
 ECSQ_BITS = (5.5, 5.0)  # beside them, with random token ids
 SECONDS, MEMORY = 1200.0, 3.0  # in one call; times the float32 size, above what is loaded

@@ -49,8 +49,9 @@ inline void move_on(uint32_t& state, int32_t level, size_t num_paths) {
 }
 
 // Without a trellis: the nearest level, or the next one towards 0 where it costs less.
-void round_column(const ColumnSearch& search, const float* quotients, const uint32_t* tables, int32_t* levels) {
-    for (size_t r = 0; r < search.models.num_rows; ++r) {
+void round_levels(const ColumnSearch& search, const float* quotients, const uint32_t* tables, size_t count,
+                  int32_t* levels) {
+    for (size_t r = 0; r < count; ++r) {
         const auto cost = [&](int32_t level) {
             const float point = static_cast<float>(level) + shift_of(search.shifts[tables[r]], level);
             const int32_t place = std::min(std::max(level, -kMostPriced), kMostPriced) + kMostPriced;
@@ -63,20 +64,101 @@ void round_column(const ColumnSearch& search, const float* quotients, const uint
     }
 }
 
+bool are_reached(const float* quotients, size_t count) {
+    bool reached = true;
+    for (size_t r = 0; r < count; ++r) reached &= quotients[r] < kReach && quotients[r] > -kReach;
+    return reached;
+}
+
+// Some elements, from the first one on.
+struct Quotients {
+    const float* values;
+    size_t size;
+};
+
+// Writes the best levels as yet of elements from the first on, which begins a block.
+void go_back(TrellisSearch& trellis, Quotients quotients, size_t block, size_t first, int32_t* levels,
+             uint32_t* mirrors) {
+    trellis.turn();
+    for (size_t start = (quotients.size - 1) / block * block;; start -= block) {
+        trellis.backward(quotients.values + start, start, std::min(block, quotients.size - start), levels + start,
+                         mirrors == nullptr ? nullptr : mirrors + start);
+        if (start == first) break;
+    }
+}
+
 // With one: the levels of least cost in all, from the states that paths are in.
 void search_column(TrellisSearch& trellis, const TrellisStates& states, const std::vector<float>& quotients,
                    const std::vector<uint32_t>& tables, int32_t* levels) {
-    const size_t rows = quotients.size();
     trellis.start(states);
-    for_blocks(rows, [&](size_t start, size_t length) {
+    for_blocks(quotients.size(), [&](size_t start, size_t length) {
         trellis.forward(&quotients[start], &tables[start], start, length);
     });
-    trellis.turn();
-    for (size_t start = (rows - 1) / kWeightBlock * kWeightBlock;; start -= kWeightBlock) {
-        trellis.backward(&quotients[start], start, std::min(kWeightBlock, rows - start), levels + start);
-        if (start == 0) break;
-    }
+    go_back(trellis, {quotients.data(), quotients.size()}, kWeightBlock, 0, levels, nullptr);
 }
+
+// Finds levels segment by segment, what the errors before add up to being taken off the quotients first.
+class RowSearch {
+public:
+    explicit RowSearch(const ColumnSearch& search)
+        : search_(search),
+          rows_(search.rows),
+          errors_(search.models.num_rows),
+          sums_(search.rows.num_sums),
+          mirrors_(search.models.num_rows) {}
+
+    // `quotients` become those that the levels are for. False if one is out of reach.
+    bool find(TrellisSearch& trellis, const TrellisStates& states, std::vector<float>& quotients,
+              const std::vector<uint32_t>& tables, int32_t* levels) {
+        const size_t rows = quotients.size();
+        wanted_ = quotients;
+        std::fill(errors_.begin(), errors_.end(), 0.0f);
+        std::fill(sums_.begin(), sums_.end(), 0.0f);
+        trellis.start(states);
+        for (size_t start = 0; start < rows; start += rows_.segment) {
+            const size_t stop = std::min(rows, start + rows_.segment);
+            take_off(&quotients[start], start, stop);
+            if (!are_reached(&quotients[start], stop - start)) return false;
+            const size_t before = (rows_.looked_at - 1) * rows_.segment;
+            size_t first = start;
+            if (search_.num_paths) {
+                trellis.forward(&quotients[start], &tables[start], start, stop - start);
+                // Levels before this segment may be others now: their errors are put right in the sums.
+                first = start > before ? start - before : 0;
+                if (stop < rows) go_back(trellis, {quotients.data(), stop}, rows_.segment, first, levels, mirrors_.data());
+            } else {
+                round_levels(search_, &quotients[start], &tables[start], stop - start, levels + start);
+            }
+            if (stop < rows) add_up(first, stop, tables, levels);
+        }
+        if (search_.num_paths) go_back(trellis, {quotients.data(), rows}, rows_.segment, 0, levels, nullptr);
+        return true;
+    }
+
+private:
+    void take_off(float* quotients, size_t start, size_t stop) const {
+        for (size_t k = 0; k < rows_.num_sums; ++k) {
+            const float* share = rows_.shares + k * search_.models.num_rows + start;
+            for (size_t r = 0; r < stop - start; ++r) quotients[r] -= share[r] * sums_[k];
+        }
+    }
+
+    void add_up(size_t first, size_t stop, const std::vector<uint32_t>& tables, const int32_t* levels) {
+        for (size_t r = first; r < stop; ++r) {
+            const float point = static_cast<float>(levels[r]) + shift_of(search_.shifts[tables[r]], levels[r]);
+            const float error = mirrored(point, mirrors_[r]) - wanted_[r], change = error - errors_[r];
+            if (change == 0) continue;
+            errors_[r] = error;
+            const float* felt = rows_.felt + r * rows_.num_sums;
+            for (size_t k = 0; k < rows_.num_sums; ++k) sums_[k] += felt[k] * change;
+        }
+    }
+
+    const ColumnSearch& search_;
+    const RowFeedback& rows_;
+    std::vector<float> wanted_, errors_, sums_;
+    std::vector<uint32_t> mirrors_;
+};
 
 // Tells which elements of columns are mirrored, from the parities of their levels, eight at a time.
 //
@@ -276,24 +358,23 @@ bool code_columns(const ColumnSearch& search, size_t count, float* columns, cons
     const ElementModels& models = search.models;
     const size_t rows = models.num_rows;
     TrellisSearch trellis(rows, search.num_paths, search.shifts, search.prices, models.num_models);
+    RowSearch by_row(search);
     const float offset = search.num_paths ? 0.25f : 0.0f;
     std::vector<float> quotients(rows);
     std::vector<uint32_t> tables(rows);
     for (size_t i = 0; i < count; ++i) {
         float* column = columns + i * rows;
-        bool reached = true;
-        for (size_t r = 0; r < rows; ++r) {
-            quotients[r] = column[r] / steps[i];
-            reached &= quotients[r] < kReach && quotients[r] > -kReach;
-        }
-        if (!reached) return false;
+        for (size_t r = 0; r < rows; ++r) quotients[r] = column[r] / steps[i];
+        if (!are_reached(quotients.data(), rows)) return false;
         codes[i] = code_of(search, quotients.data());
         for (size_t r = 0; r < rows; ++r) tables[r] = models.of(codes[i], r);
         int32_t* found = levels + i * rows;
-        if (search.num_paths) {
+        if (search.rows.num_sums) {
+            if (!by_row.find(trellis, states, quotients, tables, found)) return false;
+        } else if (search.num_paths) {
             search_column(trellis, states, quotients, tables, found);
         } else {
-            round_column(search, quotients.data(), tables.data(), found);
+            round_levels(search, quotients.data(), tables.data(), rows, found);
         }
         for (size_t r = 0; r < rows; ++r) {
             uint32_t& state = states[path_of(r, search.num_paths)];

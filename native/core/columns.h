@@ -33,6 +33,15 @@ struct ElementModels {
 // Adds to `counts` (num_models) how many elements of columns with these codes have each model.
 void count_models(const ElementModels& models, const int32_t* codes, size_t num_columns, int64_t* counts);
 
+// How errors of rows add up along `num_sums` directions, and what of the sums is taken off the rows to come. 0: not at all.
+struct RowFeedback {
+    size_t num_sums = 0;
+    const float* felt = nullptr;    // (num_rows, num_sums): what an error of 1 adds to the sums
+    const float* shares = nullptr;  // (num_sums, num_rows): what of the sums is taken off a row
+    size_t segment = 0;  // rows between two times that it is: whole steps of all paths, at most kWeightBlock
+    size_t looked_at = 1;           // segments whose levels are looked at again as more rows come
+};
+
 // How columns are quantised.
 struct ColumnSearch {
     ElementModels models;
@@ -42,6 +51,7 @@ struct ColumnSearch {
     const float* row_units;       // what a row's magnitudes are multiplied by before they are averaged
     const double* scales;         // ascending: of a mean magnitude above k of them, in steps, the column's code is k
     size_t num_scales;
+    RowFeedback rows{};
 };
 
 // Sums and numbers of how far quotients lie beyond their levels, outwards, by model and kind: levels 0, -1, 1, others.

@@ -66,7 +66,8 @@ TrellisStates TrellisSearch::turn() {
     return state_;
 }
 
-void TrellisSearch::backward(const float* quotients, size_t start, size_t count, int32_t* levels) {
+void TrellisSearch::backward(const float* quotients, size_t start, size_t count, int32_t* levels,
+                             uint32_t* mirrors) {
     for (size_t i = (count - 1) / num_paths_ * num_paths_;; i -= num_paths_) {
         for (size_t lane = 0; lane < std::min(num_paths_, count - i); ++lane) {
             const uint32_t state = state_[lane], note = notes_[start + i + lane];
@@ -74,6 +75,7 @@ void TrellisSearch::backward(const float* quotients, size_t start, size_t count,
             const uint32_t parity = state >> 2 ^ late;
             state_[lane] = before(state, late);
             const Choice choice = choices(quotients[i + lane], mirror, static_cast<float>(parity));
+            if (mirrors != nullptr) mirrors[i + lane] = mirror;
             const bool inner = note >> (8 + 2 * mirror + parity) & 1;
             levels[i + lane] = static_cast<int32_t>(inner ? choice.inner : choice.near);
         }

@@ -45,15 +45,15 @@ public:
     // Starts a search in these states.
     void start(const TrellisStates& states);
 
-    // Takes a block of quotients, from element `start` on, with the tables of their prices. All blocks but the last have
-    // kWeightBlock elements.
+    // Takes a block of quotients, from element `start` on, with the tables of their prices: at most kWeightBlock, and but
+    // for the last block whole steps of all paths.
     void forward(const float* quotients, const uint32_t* tables, size_t start, size_t count);
 
-    // Ends all paths where they cost least, and returns these states.
+    // Ends all paths where they cost least as yet, and returns these states. More blocks may come afterwards.
     TrellisStates turn();
 
-    // Takes the blocks again, the last one first, and writes their levels.
-    void backward(const float* quotients, size_t start, size_t count, int32_t* levels);
+    // Takes the blocks again, the last one first, and writes their levels, and which of their values are mirrored.
+    void backward(const float* quotients, size_t start, size_t count, int32_t* levels, uint32_t* mirrors = nullptr);
 
 private:
     void price(const float* quotients, const uint32_t* tables, size_t count);

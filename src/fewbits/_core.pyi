@@ -183,6 +183,10 @@ def code_columns(
     levels: NDArray[np.int32],
     totals: NDArray[np.float64],
     counts: NDArray[np.int64],
+    felt: NDArray[np.float32],
+    shares: NDArray[np.float32],
+    segment: int,
+    looked_at: int,
 ) -> bool:
     """Fill codes (n,) and levels (n, R); columns (n, R) become reconstructions; False if one is out of reach."""
 

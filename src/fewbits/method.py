@@ -20,17 +20,25 @@ from fewbits.quantize.factors import Factors
 
 
 class Curvature(NamedTuple):
-    """What an error E (R, n) of a weight costs: sum over rows r of outputs[r] * E_r inputs E_rᵀ.
+    """What an error E (R, n) of a weight costs: sum over rows r, s of H[r, s] * E_r inputs E_sᵀ.
 
-    In relative squared error of the module's outputs. Source: Kronecker factors, Martens & Grosse 2015 (K-FAC,
-    arXiv:1503.05671), of which the second is a diagonal here.
+    In relative squared error of the module's outputs. H[r, r] is outputs[r], and H[r, s] the root of outputs[r] *
+    outputs[s] times couplings[r] @ couplings[s]; without couplings 0. Source: Kronecker factors, Martens & Grosse 2015
+    (K-FAC, arXiv:1503.05671), of which the second is a diagonal and what a few directions say beside it.
 
     inputs: (n, n) float32 or float64, symmetric and positive definite; n the elements of a row.
     outputs: (R,) float64, positive, of sum 1.
+    couplings: (R, K) float32, the sum of squares of a row 1 at most; how errors of rows meet at the outputs.
     """
 
     inputs: NDArray[np.floating]
     outputs: NDArray[np.float64]
+    couplings: NDArray[np.float32] | None = None
+
+    def of_rows(self, start: int, stop: int) -> "Curvature":
+        """The same of some of the rows."""
+        couplings = None if self.couplings is None else self.couplings[start:stop]
+        return Curvature(self.inputs, self.outputs[start:stop], couplings)
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,8 @@ def curvature(tensor: Tensor) -> Curvature:
     outputs = 2.0 ** rng.integers(-3, 4, rows)
     loss = float(tensor.detach().double().square().mean()) * float(np.trace(inputs))
     unit = math.floor(math.log2(loss)) if 0 < loss < math.inf else 0
-    return Curvature(inputs * 2.0**-unit, outputs / outputs.sum())
+    couplings = rng.integers(-1, 2, (rows, 3)).astype(np.float32) / 2
+    return Curvature(inputs * 2.0**-unit, outputs / outputs.sum(), couplings)
 
 
 def curvatures(tensors: Mapping[str, Tensor]) -> dict[str, Curvature]:

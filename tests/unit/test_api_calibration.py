@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import fewbits
 from fewbits import Curvature, InvalidArgument
+from fewbits.calibration import Calibration
 
 
 class Net(nn.Module):
@@ -225,6 +226,13 @@ def test_an_interruption_leaves_nothing_behind(net: Net, tmp_path: Path) -> None
         (Curvature(np.eye(24) * np.nan, np.ones(48)), "must be finite"),
         (Curvature(np.diag([0.0] + 23 * [1.0]), np.ones(48)), "above 0 for each column and row"),
         (Curvature(np.eye(24), -np.ones(48)), "above 0 for each column and row"),
+        (
+            Curvature(np.eye(24), np.ones(48), np.zeros((47, 2), np.float32)),
+            "'first.weight' must be of 48 rows",
+        ),
+        (Curvature(np.eye(24), np.ones(48), np.zeros(48, np.float32)), "'first.weight' must be of 48 rows"),
+        (Curvature(np.eye(24), np.ones(48), np.full((48, 2), 0.8, np.float32)), "squares adding up to 1 at most"),
+        (Curvature(np.eye(24), np.ones(48), np.full((48, 2), np.nan, np.float32)), "squares adding up to 1 at most"),
     ],
 )
 def test_curvatures_that_are_none(net: Net, tmp_path: Path, curvature: Curvature, message: str) -> None:
@@ -254,3 +262,18 @@ def test_a_module_in_half_precision(net: Net, tmp_path: Path, dtype: torch.dtype
     report = fewbits.compress(half, tmp_path / "n.fewbits", bits=4.0, inputs=batches)
     assert {value.dtype for value in fewbits.load(tmp_path / "n.fewbits").values()} == {dtype}
     assert 0 < report.overall_error < 0.3
+
+
+def test_errors_of_rows_that_meet_are_foretold_together(net: Net) -> None:
+    rng, weight = np.random.default_rng(0), net.first.weight.detach()
+    couplings = 0.5 * rng.uniform(-1, 1, (48, 3)).astype(np.float32)
+    inputs, outputs = np.eye(24) + 0.2, rng.uniform(0.5, 1, 48)
+    calibration = Calibration(net, None, {"first.weight": Curvature(inputs, outputs, couplings)}, [])
+    errors = 0.1 * rng.standard_normal((48, 24))
+    roots = np.sqrt(outputs)[:, None] * couplings
+    rows = roots @ roots.T
+    np.fill_diagonal(rows, outputs)
+    expected = np.einsum("rs,ri,ij,sj->", rows, errors, inputs, errors)
+    assert calibration.expected([{"first.weight": weight + torch.from_numpy(errors).float()}]) == pytest.approx(
+        expected, rel=1e-4
+    )

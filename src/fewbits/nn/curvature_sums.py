@@ -1,6 +1,7 @@
 """Sums over samples by which curvatures are told: of what layers read, and of gradients at what they make."""
 
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -18,7 +19,12 @@ _SHRINKAGE = 5  # uses with the mean gradient of a table, beside those of a row
 _MOST = 2**22  # elements that are held at once for a layer: 16 MB
 _BLOCK = 256  # rows
 _DIRECTIONS = 4
+_COUPLINGS = 96  # directions along which rows' errors are known to meet: as much memory as so many columns, twice
+_LEAST_COUPLED, _MOST_COUPLED = 64, 1 << 13  # rows
+_LEAST_RANK = 1e-6  # of the mean of a diagonal
 _SAME = 0.05  # relative difference of equal gradients at most, as half precision rounds
+
+_KNOWN: WeakValueDictionary[tuple[int, int, torch.device, torch.dtype], Tensor] = WeakValueDictionary()
 
 
 class Call(NamedTuple):
@@ -50,11 +56,14 @@ class Product:
     """Sums over samples of a weight (R, n) by which X (T, n) is multiplied, with gradients G (T, R): W' = Gᵀ X.
 
     inputs: (n, n), of W'ᵀ W' and, scaled to the same trace, Xᵀ X; outputs: (R,), of the diagonal of W' W'ᵀ.
+    met: (R, K), of Gᵀ G Ω, G scaled to the same trace; alike: (R,), of the diagonal of Gᵀ G. Ω: (R, K), random.
     """
 
     def __init__(self, like: Tensor) -> None:
         rows, width = like.shape
         self.inputs, self.outputs = like.new_zeros(width, width), like.new_zeros(rows)
+        self.directions = _directions(like)
+        self.met, self.alike = torch.zeros_like(self.directions), like.new_zeros(rows)
 
     def add(self, call: Call, gradient: Tensor, scale: float, samples: int, probe: Probe | None) -> None:
         """Add a call, its gradient still to be scaled, in a batch of so many samples; and let the probe see W'."""
@@ -71,6 +80,7 @@ class Product:
             x, g = (x * scale, g) if width < rows else (x, g * scale)
             felt = (add_by_weight if by_weight else add_by_places)(self.inputs, x, g)
             self.outputs += felt.sum(0)
+            self._add_met(g, felt.sum(1))
             if probe is not None:
                 probe.seen.addmm_(g.flatten(0, 1).T, x.flatten(0, 1) @ probe.directions)
             # PAPER: K-FAC has Xᵀ X alone. W'ᵀ W' knows which of it is felt, but not what else will be: half of each.
@@ -78,11 +88,20 @@ class Product:
             read_alike = (x * (felt.sum(1) / energy).sqrt()[:, None, None]).flatten(0, 1)
             self.inputs.addmm_(read_alike.T, read_alike)
 
+    def _add_met(self, g: Tensor, felt: Tensor) -> None:
+        """Add gradients (B, T, R) of samples that are felt so much, (B,)."""
+        if self.met.numel():
+            energy = g.square().sum((1, 2)).clamp(min=torch.finfo(g.dtype).tiny)
+            alike = (g * (felt / energy).sqrt()[:, None, None]).flatten(0, 1)
+            self.met.addmm_(alike.T, alike @ self.directions)
+            self.alike += alike.square().sum(0)
+
     def factors(self, samples: int) -> Curvature:
         """Return the curvature, of so many samples; what is summed is used up."""
         outputs = array_of(self.outputs) / samples
         floored = np.maximum(outputs, _LEAST_ROW * outputs.mean())
-        return Curvature(_damped(self.inputs, 2 * samples), floored / floored.sum())
+        couplings = _couplings(*(array_of(each) for each in (self.directions, self.met, self.alike)))
+        return Curvature(_damped(self.inputs, 2 * samples), floored / floored.sum(), couplings)
 
 
 class Table:
@@ -167,6 +186,40 @@ def _matrices(layer: nn.Linear | nn.Conv1d | nn.Conv2d, read: Tensor, gradient: 
         kernel, dilation, stride = (1, *kernel), (1, *dilation), (1, *stride)
     columns, _ = unfolded(read, kernel, dilation=dilation, stride=stride, padding=padding, mode=layer.padding_mode)
     return columns.unflatten(1, (len(read), -1)).permute(1, 2, 0), gradient.flatten(2).mT
+
+
+def _directions(like: Tensor) -> Tensor:
+    """Random directions (R, K) to look along at how errors of rows meet; the same for all weights of as many rows."""
+    rows = len(like)
+    count = min(_COUPLINGS, rows // 2) if _LEAST_COUPLED <= rows <= _MOST_COUPLED else 0
+    key = rows, count, like.device, like.dtype
+    found = _KNOWN.get(key)
+    if found is None:
+        found = torch.randn(rows, count, generator=torch.Generator().manual_seed(0)).to(like)
+        _KNOWN[key] = found
+    return found
+
+
+def _couplings(
+    directions: NDArray[np.float64], met: NDArray[np.float64], alike: NDArray[np.float64]
+) -> NDArray[np.float32] | None:
+    """F (R, K) of H ≈ F Fᵀ, by H Ω and the diagonal of H, relative to its root; None of rows that nothing reaches.
+
+    Source: Nyström's approximation from one pass, Tropp et al. 2017 (arXiv:1706.05736).
+    """
+    if not met.size or not alike.any():
+        return None
+    inner = directions.T @ met
+    inner = (inner + inner.T) / 2
+    # NUMERICS: what rounding leaves of a rank that is not there must not be divided by.
+    inner[np.diag_indices_from(inner)] += _LEAST_RANK * np.trace(inner) / len(inner)
+    try:
+        factor = np.linalg.solve(np.linalg.cholesky(inner), met.T).T
+    except np.linalg.LinAlgError:
+        return None
+    relative = factor / np.sqrt(np.maximum(alike, np.finfo(np.float64).tiny))[:, None]
+    norms = np.linalg.norm(relative, axis=1, keepdims=True)
+    return (relative / np.maximum(1, norms)).astype(np.float32)
 
 
 def _damped(sums: Tensor, divisor: float) -> NDArray[np.floating]:

@@ -123,7 +123,7 @@ def synthetic_curvatures(
         value = found.get(name)
         if isinstance(value, Curvature):
             outputs = value.outputs * use_of_words(count, _ZIPF).numpy()
-            found[name] = Curvature(value.inputs, outputs / outputs.sum())
+            found[name] = value._replace(outputs=outputs / outputs.sum())
     return found
 
 

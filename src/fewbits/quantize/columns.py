@@ -9,8 +9,12 @@ elements of a model are neighbours. Element r of a column belongs to path r mod 
 (`fewbits.quantize.trellis`), whose paths lead from column to column. What is written out here in NumPy is the
 specification (docs/payload/sic.md); the compiled core does the same, in the same float32 operations.
 
-Source: error feedback by a Cholesky factor: Frantar et al. 2023 (GPTQ); steps by column: WaterSIC (2026). The trellis
-inside the feedback is ours: the elements of a column do not see each other's errors, so it may run down a column.
+Within a column, too, errors of rows may meet at what comes after the layer, along a few directions. What they add up to
+there is followed down the column, and the rows to come partly undo it, a segment of rows at a time.
+
+Source: error feedback by a Cholesky factor: Frantar et al. 2023 (GPTQ); steps by column: WaterSIC (2026); feedback on
+both sides: YAQA (Tseng et al. 2025, arXiv:2505.22988), there by two whole factors. The trellis inside the feedback is
+ours: it runs down a column, and a segment's errors are taken as they would be if the column ended there.
 """
 
 from dataclasses import dataclass
@@ -21,12 +25,14 @@ from numpy.typing import NDArray
 
 from fewbits.native import core
 from fewbits.quantize.rounding import ordered_sum
-from fewbits.quantize.trellis import MOST_PRICED, next_state, search
+from fewbits.quantize.trellis import MOST_PRICED, Search, next_state
 from fewbits.quantize.weights import Weights, rounded_bits
 
 MOST_PATHS = 32  # WIRE
 _REACH = np.float32(1 << 20)  # steps: a float32 still tells quarters of one apart
 _QUARTER = np.float32(0.25)
+_SEGMENT = 32  # rows, or 8 of each path, between two times that sums are taken off
+_SEGMENTS = 8  # whose levels are looked at again as more rows come
 _MOST_PAIRS = 1 << 18  # of codes of columns and rows that are added up at once
 
 
@@ -47,6 +53,28 @@ class ElementModels:
 
 
 @dataclass(frozen=True)
+class RowFeedback:
+    """How errors of rows add up along a few directions, and what of the sums the rows to come should undo.
+
+    felt: (R, K) float32, what an error of 1 in a row adds to the sums; shares: (K, R) float32, of the sums of the
+    segments before it, what is taken off a row.
+    """
+
+    felt: NDArray[np.float32]
+    shares: NDArray[np.float32]
+
+    @classmethod
+    def none(cls, num_rows: int) -> "RowFeedback":
+        """Of rows whose errors do not meet."""
+        return cls(np.zeros((num_rows, 0), np.float32), np.zeros((0, num_rows), np.float32))
+
+
+def segment_rows(num_paths: int) -> int:
+    """Return how many rows a segment has: it is whole steps of all paths."""
+    return max(_SEGMENT, 8 * num_paths)
+
+
+@dataclass(frozen=True)
 class ColumnCoder:
     """Quantises the columns of a matrix, block after block.
 
@@ -57,6 +85,7 @@ class ColumnCoder:
     states: (P,) uint32, of all paths, carried on from block to block; without a trellis none.
     totals, counts: (K, 4), sums and numbers of how far quotients lie beyond the levels 0, -1, 1 and all others,
     outwards, by model; added to.
+    rows: what is fed back within a column.
     """
 
     models: ElementModels
@@ -67,6 +96,7 @@ class ColumnCoder:
     states: NDArray[np.uint32]
     totals: NDArray[np.float64]
     counts: NDArray[np.int64]
+    rows: RowFeedback
 
     def code(
         self, columns: NDArray[np.float32], feedback: NDArray[np.float32], steps: NDArray[np.float32]
@@ -97,6 +127,10 @@ class ColumnCoder:
                 levels,
                 self.totals,
                 self.counts,
+                self.rows.felt,
+                self.rows.shares,
+                segment_rows(self.states.size),
+                _SEGMENTS,
             )
             return (codes, levels) if reached else None
         for i, column in enumerate(columns):
@@ -106,31 +140,73 @@ class ColumnCoder:
                 return None
             mean = ordered_sum((np.abs(quotients) * self.row_units).astype(np.float64)) / column.size
             codes[i] = np.searchsorted(self.scales, mean)
-            points = self._search(quotients, self.models.of(codes[i : i + 1])[0], levels[i])
+            points = self._points(quotients, self.models.of(codes[i : i + 1])[0], levels[i])
+            if points is None:
+                return None
             column[:] = points * steps[i]
             with np.errstate(over="ignore", invalid="ignore"):
                 columns[i + 1 :] -= feedback[i, i + 1 :, None] * column
         return codes, levels
 
-    def _search(
+    def _points(
         self, quotients: NDArray[np.float32], models: NDArray[np.int64], levels: NDArray[np.int32]
-    ) -> NDArray[np.float32]:
-        """Fill a column's levels (R,), and return the points (R,) that they stand for."""
-        if self.states.size:
-            levels[:], ends = search(quotients, models, self.shifts, self.prices, self.states.astype(np.int64))
-        else:
-            levels[:], ends = self._rounded(quotients, models), self.states
+    ) -> NDArray[np.float32] | None:
+        """Fill a column's levels (R,), and return the points (R,) that they stand for; None if one is out of reach."""
+        found = self._search(quotients, models, levels)
+        if found is None:
+            return None
+        fed, ends = found
         mirrors = _mirrors(levels[None], self.states)[0]
-        points = levels.astype(np.float32) + self.shifts[models, np.clip(levels, -2, 2) + 2]
-        points = np.where(mirrors, -points, points)
+        points = self._values(levels, mirrors, models)
         middles = levels.astype(np.float32) + (_QUARTER if self.states.size else np.float32(0))
         middles = np.where(mirrors, -middles, middles)
-        beyond = quotients.astype(np.float64) - middles.astype(np.float64)
+        beyond = fed.astype(np.float64) - middles.astype(np.float64)
         kinds = np.select([levels == 0, levels == -1, levels == 1], [0, 1, 2], 3)
         np.add.at(self.totals, (models, kinds), np.where(middles < 0, -beyond, beyond))
         np.add.at(self.counts, (models, kinds), 1)
         self.states[:] = ends
         return points
+
+    def _search(
+        self, quotients: NDArray[np.float32], models: NDArray[np.int64], levels: NDArray[np.int32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.integer]] | None:
+        """Fill a column's levels (R,); return the quotients (R,) that they are for, and the states (P,) paths end in.
+
+        None if a quotient is out of reach.
+        """
+        search = Search(self.shifts, self.prices, self.states) if self.states.size else None
+        count, num_sums = self.rows.felt.shape
+        length = segment_rows(self.states.size) if num_sums else count
+        fed, errors, sums = quotients.copy(), np.zeros(count, np.float32), np.zeros(num_sums, np.float32)
+        for start in range(0, count, length):
+            rows = slice(start, min(start + length, count))
+            for share, total in zip(self.rows.shares[:, rows], sums, strict=True):
+                fed[rows] -= share * total
+            if not (np.abs(fed[rows]) < _REACH).all():
+                return None
+            # Levels of some segments before this one may be others now: their errors are put right in the sums.
+            looked = slice(max(0, start - (_SEGMENTS - 1) * length), rows.stop)
+            if search is not None:
+                search.take(fed[rows], models[rows])
+                levels[looked], mirrors, _ = search.found(looked.start)
+            else:
+                levels[rows] = self._rounded(fed[rows], models[rows])
+                mirrors = np.zeros(looked.stop - looked.start, np.bool_)
+            now = self._values(levels[looked], mirrors, models[looked]) - quotients[looked]
+            changes, errors[looked] = now - errors[looked], now
+            for row in np.flatnonzero(changes):
+                sums += self.rows.felt[looked.start + row] * changes[row]
+        if search is None:
+            return fed, self.states
+        levels[:], _, ends = search.found()
+        return fed, ends
+
+    def _values(
+        self, levels: NDArray[np.int32], mirrors: NDArray[np.bool_], models: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """The points of levels (N,), in steps."""
+        points = levels.astype(np.float32) + self.shifts[models, np.clip(levels, -2, 2) + 2]
+        return np.where(mirrors, -points, points)
 
     def _rounded(self, quotients: NDArray[np.float32], models: NDArray[np.int64]) -> NDArray[np.int32]:
         """The nearest levels (R,), or the next ones towards 0 where they cost less."""

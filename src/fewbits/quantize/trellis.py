@@ -101,68 +101,89 @@ def _choices(
     return near, np.where(near == 0, near, inner)
 
 
-def search(
-    quotients: NDArray[np.float32],
-    tables: NDArray[np.int64],
-    shifts: NDArray[np.float32],
-    prices: NDArray[np.float32],
-    states: NDArray[np.int64],
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Find the levels (N,) of least squared distance plus price; returns them and the states that paths end in, (P,).
+class Search:
+    """The search for the levels of least squared distance plus price, of elements that come some at a time.
 
-    Args:
-        quotients: (N,), of weights by their steps.
-        tables: (N,), which row of shifts and prices each has.
-        shifts: (K, 5), how far beyond the levels -2 (and less) … 2 (and more) values lie, in steps.
-        prices: (K, 2 * MOST_PRICED + 1), of the levels from -MOST_PRICED on, in squared steps.
-        states: (P,), that paths start in; element i belongs to path i mod P.
+    Element i belongs to path i mod P. What came can be looked at as it would be if nothing came after it.
     """
-    count, num_paths = quotients.size, states.size
-    num_steps = -(-count // num_paths)
-    costs = np.zeros((4, num_steps * num_paths), np.float32)
-    inner_is_best = np.zeros((4, num_steps * num_paths), np.bool_)
-    for branch in range(4):
-        mirror = branch >= 2
-        values = -quotients if mirror else quotients
-        near, inner = (
-            (values - (levels + shifts[tables, np.clip(levels, -2, 2).astype(np.int64) + 2]), levels)
-            for levels in _choices(quotients, mirror, branch % 2)
-        )
-        cost, other = (
-            distance * distance
-            + prices[tables, np.clip(levels, -MOST_PRICED, MOST_PRICED).astype(np.int64) + MOST_PRICED]
-            for distance, levels in (near, inner)
-        )
-        inner_is_best[branch, :count] = other < cost
-        costs[branch, :count] = np.where(other < cost, other, cost)
-    branch_costs = costs.reshape(4, num_steps, num_paths)
-    lane = np.arange(num_paths)
-    total = np.full((8, num_paths), _FAR)
-    total[states, lane] = 0
-    late_is_best = np.zeros((num_steps, 8, num_paths), np.bool_)
-    for step in range(num_steps):
-        lanes = slice(0, min(num_paths, count - step * num_paths))
-        early = total[_EARLY, lanes] + branch_costs[_EARLY_BRANCH, step, lanes]
-        late = total[_EARLY | 2, lanes] + branch_costs[_EARLY_BRANCH ^ 1, step, lanes]
-        late_is_best[step, :, lanes] = late < early
-        best = np.where(late < early, late, early)
-        total[:, lanes] = best - best.min(axis=0)
-    # Back from where each path costs least.
-    state = total.argmin(axis=0)
-    ends = state.copy()
-    levels = np.empty(count, np.int32)
-    for step in range(num_steps - 1, -1, -1):
-        present = lane[: count - step * num_paths]
-        here = state[present]
-        late = late_is_best[step, here, present].astype(np.int64)
-        branch = _EARLY_BRANCH[here] ^ late
-        state[present] = _EARLY[here] | late << 1
-        at = step * num_paths + present
-        for each in range(4):
-            of_branch = at[branch == each]
-            near, inner = _choices(quotients[of_branch], each >= 2, each % 2)
-            levels[of_branch] = np.where(inner_is_best[each, of_branch], inner, near).astype(np.int32)
-    return levels, ends
+
+    def __init__(
+        self, shifts: NDArray[np.float32], prices: NDArray[np.float32], states: NDArray[np.unsignedinteger]
+    ) -> None:
+        """Start in some states.
+
+        Args:
+            shifts: (K, 5), how far beyond the levels -2 (and less) … 2 (and more) values lie, in steps.
+            prices: (K, 2 * MOST_PRICED + 1), of the levels from -MOST_PRICED on, in squared steps.
+            states: (P,), that paths start in.
+        """
+        self._shifts, self._prices, self._num_paths = shifts, prices, states.size
+        self._total = np.full((8, states.size), _FAR)
+        self._total[states, np.arange(states.size)] = 0
+        self._quotients = np.zeros(0, np.float32)
+        self._inner_is_best = np.zeros((4, 0), np.bool_)
+        self._late_is_best: list[NDArray[np.bool_]] = []  # of each step, (8, P)
+
+    def take(self, quotients: NDArray[np.float32], tables: NDArray[np.int64]) -> None:
+        """Take elements, quotients (N,) of weights by their steps; N is a multiple of P, but for the last ones.
+
+        Args:
+            tables: (N,), which row of shifts and prices each has.
+        """
+        count, num_paths = quotients.size, self._num_paths
+        num_steps = -(-count // num_paths)
+        costs = np.zeros((4, num_steps * num_paths), np.float32)
+        inner_is_best = np.zeros((4, count), np.bool_)
+        for branch in range(4):
+            mirror = branch >= 2
+            values = -quotients if mirror else quotients
+            near, inner = (
+                (values - (levels + self._shifts[tables, np.clip(levels, -2, 2).astype(np.int64) + 2]), levels)
+                for levels in _choices(quotients, mirror, branch % 2)
+            )
+            cost, other = (
+                distance * distance
+                + self._prices[tables, np.clip(levels, -MOST_PRICED, MOST_PRICED).astype(np.int64) + MOST_PRICED]
+                for distance, levels in (near, inner)
+            )
+            inner_is_best[branch] = other < cost
+            costs[branch, :count] = np.where(other < cost, other, cost)
+        self._quotients = np.concatenate([self._quotients, quotients])
+        self._inner_is_best = np.concatenate([self._inner_is_best, inner_is_best], axis=1)
+        branch_costs = costs.reshape(4, num_steps, num_paths)
+        for step in range(num_steps):
+            lanes = slice(0, min(num_paths, count - step * num_paths))
+            early = self._total[_EARLY, lanes] + branch_costs[_EARLY_BRANCH, step, lanes]
+            late = self._total[_EARLY | 2, lanes] + branch_costs[_EARLY_BRANCH ^ 1, step, lanes]
+            late_is_best = np.zeros((8, num_paths), np.bool_)
+            late_is_best[:, lanes] = late < early
+            self._late_is_best.append(late_is_best)
+            best = np.where(late < early, late, early)
+            self._total[:, lanes] = best - best.min(axis=0)
+
+    def found(self, first: int = 0) -> tuple[NDArray[np.int32], NDArray[np.bool_], NDArray[np.int64]]:
+        """Return the best levels as yet, of all elements from the first on, a multiple of P; nothing is settled by it.
+
+        Returns:
+            Levels (N,), which of their values are mirrored, (N,), and the states that paths end in, (P,).
+        """
+        count, num_paths, lane = self._quotients.size, self._num_paths, np.arange(self._num_paths)
+        state = self._total.argmin(axis=0)  # back from where each path costs least
+        ends = state.copy()
+        levels, mirrors = np.empty(count, np.int32), np.empty(count, np.bool_)
+        for step in range(len(self._late_is_best) - 1, first // num_paths - 1, -1):
+            present = lane[: count - step * num_paths]
+            here = state[present]
+            late = self._late_is_best[step][here, present].astype(np.int64)
+            branch = _EARLY_BRANCH[here] ^ late
+            state[present] = _EARLY[here] | late << 1
+            at = step * num_paths + present
+            mirrors[at] = branch >= 2
+            for each in range(4):
+                of_branch = at[branch == each]
+                near, inner = _choices(self._quotients[of_branch], each >= 2, each % 2)
+                levels[of_branch] = np.where(self._inner_is_best[each, of_branch], inner, near).astype(np.int32)
+        return levels[first:], mirrors[first:], ends
 
 
 @dataclass(frozen=True)
@@ -195,7 +216,9 @@ class Trellis:
         tables = np.zeros(values.size, np.int64) if classes is None else np.repeat(classes, shape[1])
         quotients = (values / self.step).astype(np.float32)
         shifts = np.tile(shifts_of(corrections), (len(prices), 1))
-        return search(quotients, tables, shifts, prices, np.zeros(PATHS, np.int64))[0].reshape(shape)
+        search = Search(shifts, prices, np.zeros(PATHS, np.uint32))
+        search.take(quotients, tables)
+        return search.found()[0].reshape(shape)
 
     def corrections(self, levels: NDArray[np.int32]) -> Corrections:
         """Return the mean distance of the weights from their levels' values (R, n), outwards, each -128 … 127."""

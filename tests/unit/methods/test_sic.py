@@ -18,7 +18,7 @@ from fewbits.method import Curvature, Source
 from fewbits.methods.ecsq import Ecsq, steps_of
 from fewbits.methods.sic import Sic, SicConfig
 from fewbits.methods.sic.payload import MOST_SCALE_CODE, Written, payload_of, scales_of, written_of
-from fewbits.methods.sic.quantiser import factor_of
+from fewbits.methods.sic.problem import factor_of
 from fewbits.native import core
 from fewbits.quantize.rounding import BIT_WORTH, equal_slope_step, short_float
 

@@ -512,3 +512,32 @@ class Steep(nn.Module):
 def test_what_cannot_be_told_is_refused(net: nn.Module, inputs: Any, measure: Any, said: str) -> None:
     with pytest.raises(InvalidArgument, match=said):
         curvatures(net, inputs, measure=measure)
+
+
+def test_how_errors_of_rows_meet_is_known_along_some_directions() -> None:
+    generator = torch.Generator().manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 80, bias=False), nn.Linear(80, 3, bias=False))
+    net.requires_grad_(False)
+    for weight in net.parameters():
+        weight.copy_(torch.randn(weight.shape, generator=generator))
+    found = curvatures(net, [torch.randn(50, 6, generator=generator) for _ in range(40)])
+    known = found["0.weight"]
+    assert isinstance(known, Curvature) and known.couplings is not None
+    assert known.couplings.shape == (80, 40) and known.couplings.dtype == np.float32
+    # The second layer makes 3 outputs of 80 rows: gradients lie in 3 directions, which are all that is to be known.
+    second = net[1].weight.double().numpy()
+    expected = second.T @ second
+    expected /= np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
+    np.testing.assert_allclose(known.couplings @ known.couplings.T, expected, atol=0.1)
+    few = found["1.weight"]
+    assert isinstance(few, Curvature) and few.couplings is None
+
+
+def test_rows_without_gradients_do_not_meet() -> None:
+    net = nn.Sequential(nn.Linear(6, 80, bias=False), nn.Linear(80, 3, bias=False))
+    with torch.no_grad():
+        net[1].weight[:, 40:] = 0
+    found = curvatures(net, [torch.randn(20, 6)])["0.weight"]
+    assert isinstance(found, Curvature) and found.couplings is not None
+    assert np.isfinite(found.couplings).all() and not found.couplings[40:].any()
+    assert (np.square(found.couplings).sum(1) <= 1.001).all()

@@ -1,20 +1,25 @@
 """Matrices by columns: the compiled core does what is written out, errors are fed back, levels find their way back."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from fewbits.native import core
-from fewbits.quantize.columns import ColumnCoder, ColumnValues, ElementModels, levels_by_model, row_order
+from fewbits.quantize.columns import ColumnCoder, ColumnValues, ElementModels, RowFeedback, levels_by_model, row_order
 from fewbits.quantize.trellis import MOST_PRICED
 from fewbits.quantize.weights import Weights
 
 needs_core = pytest.mark.skipif(core() is None, reason="compares the compiled core with the code that is written out")
 
 
-def _coder(rng: np.random.Generator, num_rows: int, num_paths: int, num_models: int = 5) -> ColumnCoder:
+def _coder(
+    rng: np.random.Generator, num_rows: int, num_paths: int, num_models: int = 5, num_sums: int = 0
+) -> ColumnCoder:
     prices = rng.random((num_models, 2 * MOST_PRICED + 1), np.float32)
     shifts = 0.25 + 0.1 * rng.standard_normal((num_models, 5)).astype(np.float32)
     codes = np.sort(rng.integers(-1, 3, num_rows).astype(np.int32))
+    felt = rng.standard_normal((num_rows, num_sums)).astype(np.float32)
     return ColumnCoder(
         ElementModels(codes, num_models),
         (2.0 ** -codes.astype(np.float64)).astype(np.float32),
@@ -24,6 +29,7 @@ def _coder(rng: np.random.Generator, num_rows: int, num_paths: int, num_models: 
         np.zeros(num_paths, np.uint32),
         np.zeros((num_models, 4)),
         np.zeros((num_models, 4), np.int64),
+        RowFeedback(felt, np.ascontiguousarray(felt.T / np.float32(num_rows))),
     )
 
 
@@ -34,15 +40,17 @@ def _problem(rng: np.random.Generator, count: int, num_rows: int) -> tuple[np.nd
 
 
 @needs_core
+@pytest.mark.parametrize("num_sums", [0, 1, 11])
 @pytest.mark.parametrize(
-    ("num_rows", "num_paths", "count"), [(1, 1, 3), (31, 2, 4), (512, 8, 2), (513, 32, 3), (1100, 4, 2), (40, 32, 17)]
+    ("num_rows", "num_paths", "count"),
+    [(1, 1, 3), (31, 2, 4), (300, 0, 3), (512, 8, 2), (513, 32, 3), (1100, 4, 2), (40, 32, 17), (64, 1, 9)],
 )
-def test_core_codes_as_written_out(monkeypatch, num_rows: int, num_paths: int, count: int) -> None:
+def test_core_codes_as_written_out(monkeypatch, num_rows: int, num_paths: int, count: int, num_sums: int) -> None:
     results = []
     for isa in ("", "numpy"):
         monkeypatch.setenv("FEWBITS_ISA", isa)
         rng = np.random.default_rng(num_rows)
-        coder = _coder(rng, num_rows, num_paths)
+        coder = _coder(rng, num_rows, num_paths, num_sums=num_sums)
         columns, feedback, steps = _problem(rng, count, num_rows)
         first = coder.code(columns, feedback, steps)
         assert first is not None
@@ -138,6 +146,40 @@ def test_feedback_takes_errors_off_the_columns_after(monkeypatch, isa: str) -> N
         error = columns.T / steps - weights
         errors.append(float(np.einsum("ri,ij,rj->", error, covariance, error)))
     assert errors[0] < 0.5 * errors[1]
+
+
+@pytest.mark.parametrize("isa", ["", "numpy"])
+@pytest.mark.parametrize("num_paths", [0, 1, 4])
+def test_row_feedback_takes_errors_off_the_rows_after(monkeypatch, isa: str, num_paths: int) -> None:
+    monkeypatch.setenv("FEWBITS_ISA", isa)
+    rng = np.random.default_rng(5)
+    felt = rng.standard_normal((256, 3)).astype(np.float32)
+    sums = []
+    for scale in (0.0, 1.0):
+        coder = _coder(np.random.default_rng(6), 256, num_paths)
+        coder.prices[:] = 0
+        coder.shifts[:] = 0.25 if num_paths else 0
+        shares = np.empty((3, 256), np.float32)  # least squares: each segment undoes all that the ones before it did
+        for start in range(0, 256, 32):
+            part = felt[start : start + 32]
+            shares[:, start : start + 32] = scale * np.linalg.solve(part.T @ part, part.T)
+        coder = dataclasses.replace(coder, rows=RowFeedback(felt, shares))
+        columns = (3 * np.random.default_rng(7).standard_normal((20, 256))).astype(np.float32)
+        wanted = columns.copy()
+        assert coder.code(columns, np.zeros((20, 20), np.float32), np.ones(20, np.float32)) is not None
+        sums.append(float(np.square((columns - wanted) @ felt).sum()))
+    # What the last segment does, nothing undoes; and of several paths some levels are others once more rows have come.
+    assert sums[1] < 0.5 * sums[0]
+
+
+@pytest.mark.parametrize("isa", ["", "numpy"])
+def test_what_feedback_puts_out_of_reach_is_said(monkeypatch, isa: str) -> None:
+    monkeypatch.setenv("FEWBITS_ISA", isa)
+    coder = _coder(np.random.default_rng(8), 64, 1)
+    rows = RowFeedback(np.ones((64, 1), np.float32), np.full((1, 64), 1e9, np.float32))
+    columns = np.full((1, 64), 0.4, np.float32)
+    coder = dataclasses.replace(coder, rows=rows)
+    assert coder.code(columns, np.zeros((1, 1), np.float32), np.ones(1, np.float32)) is None
 
 
 @pytest.mark.parametrize("isa", ["", "numpy"])

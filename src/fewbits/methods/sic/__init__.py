@@ -27,7 +27,8 @@ from fewbits.method import Curvature, Method, Source, Survey
 from fewbits.methods.ecsq import Ecsq
 from fewbits.methods.sic.config import SicConfig
 from fewbits.methods.sic.payload import PAYLOAD_VERSION, payload_of, written_of
-from fewbits.methods.sic.quantiser import Candidate, MatrixQuantiser, factor_of
+from fewbits.methods.sic.problem import factor_of
+from fewbits.methods.sic.quantiser import Candidate, MatrixQuantiser
 from fewbits.native import release_memory
 from fewbits.plan import group_small, is_group, tile_rows, tiles
 from fewbits.quantize.rounding import BIT_WORTH
@@ -151,7 +152,7 @@ class Sic(Method):
         curvature: Curvature = source.statistics[spec.name]
         rows, columns = tile_rows(spec, span)
         first = span[0] // columns
-        own = Curvature(curvature.inputs, curvature.outputs[first : first + rows])
+        own = curvature.of_rows(first, first + rows)
         return MatrixQuantiser(weights, own, self.settings).candidate(step)
 
     def chunk_of(

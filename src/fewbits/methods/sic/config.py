@@ -12,7 +12,8 @@ class SicConfig(MethodConfig):
     feedback: take a column's error off the columns after it. column_steps: give each column the step at which its
     errors count alike; else all have one, as in GPTQ. column_models: give columns and rows of different scale models of
     their own; else all have one. row_weights: let rows that the outputs feel more have finer steps. trellis: let two
-    quantisers take turns.
+    quantisers take turns. row_feedback: where it is known how errors of rows meet, and rows have weights, take what
+    they add up to off the rows to come.
     """
 
     feedback: bool = True
@@ -20,3 +21,4 @@ class SicConfig(MethodConfig):
     column_models: bool = True
     row_weights: bool = True
     trellis: bool = True
+    row_feedback: bool = True

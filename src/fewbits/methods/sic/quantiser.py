@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -22,19 +21,16 @@ from fewbits.methods.sic.payload import (
     scales_of,
     shifts_by_model,
 )
+from fewbits.methods.sic.problem import Problem
 from fewbits.models.descriptions import write_model
 from fewbits.models.fit import bits_of_each, fit_values
-from fewbits.quantize.columns import MOST_PATHS, ColumnCoder, ElementModels, levels_by_model, row_order
+from fewbits.quantize.columns import ColumnCoder, ElementModels, levels_by_model, row_order
 from fewbits.quantize.rounding import BIT_WORTH
 from fewbits.quantize.trellis import MOST_PRICED, Corrections, prices_of_costs, trellis_step
 from fewbits.quantize.weights import Weights, distortion_of_bits
 
 _NO_CORRECTIONS = np.zeros((0, 4), np.int8)
-_TRIANGLE = 256  # columns between two products, while a covariance is factored
 _BLOCK = 64  # columns between two matrix products that feed errors back
-_PATH = 192  # elements of a path in a column at least: what a path has chosen at a column's end costs some bits
-_SAMPLE = 2048  # rows that prices are found on
-_SOME_ROWS = 2048  # that are multiplied at once
 _LOWEST, _OCTAVES = -7, 25  # of the scales that models are for, in steps
 _FEW_BITS = 0.5  # a weight, below which zeros are tried
 _PRICED_BITS = 2.5  # of a model's level: where it costs more, a point's correction gains nothing
@@ -47,93 +43,6 @@ class Candidate(NamedTuple):
 
     written: Written
     loss: Loss
-
-
-@dataclass
-class Problem:
-    """A matrix (R, n) in the units in which all its errors count alike, column after column.
-
-    columns: (n, R) float32, W diag(sqrt outputs) U, transposed, until they are taken; factor: (n, n) float64, upper
-    triangular, with factor factorᵀ = inputs; row_scale_codes: (R,), of 1 / sqrt(outputs).
-    """
-
-    columns: NDArray[np.float32]
-    factor: NDArray[np.float64]
-    row_scale_codes: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, weights: Weights, curvature: Curvature, settings: SicConfig) -> "Problem":
-        """Take a matrix's weights, the curvature's outputs being of its rows."""
-        rows = curvature.outputs.size
-        outputs = curvature.outputs if settings.row_weights else np.full(rows, curvature.outputs.mean())
-        # A quarter of an octave: finer, a row's own scale would not be worth what it takes to say it.
-        codes = 2 * np.rint(np.log2(outputs) * (-SCALE_UNIT / 4)).astype(np.int64)
-        codes = np.clip(codes, -MOST_SCALE_CODE, MOST_SCALE_CODE)
-        factor = factor_of(curvature.inputs)
-        if not settings.feedback:  # errors of columns as if they did not meet
-            factor = np.diag(np.sqrt(np.diag(curvature.inputs)))
-        # NUMERICS: in a unit that is a power of 2, so that no factor leaves float32's range before the product does.
-        unit = 2.0 ** np.rint(np.log2(np.diag(factor).max()))
-        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is out of reach
-            shares = np.divide(factor, unit, out=np.empty(factor.shape, np.float32), casting="same_kind")
-            columns = np.empty((len(factor), rows), np.float32)
-            for start in range(0, rows, _SOME_ROWS):
-                stop = min(start + _SOME_ROWS, rows)
-                part = weights.part(start * len(factor), stop * len(factor)).values() * unit
-                matrix = part.astype(np.float32).reshape(-1, len(factor)) / scales_of(codes[start:stop])[:, None]
-                columns[:, start:stop] = (matrix @ shares).T
-        return cls(columns, factor, codes)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """The number of columns, and of rows."""
-        return len(self.factor), self.row_scale_codes.size
-
-    def sampled(self) -> "Problem":
-        """A copy of some of the rows, evenly spread."""
-        chosen = slice(None, None, -(-self.shape[1] // _SAMPLE))
-        return Problem(self.columns[:, chosen].copy(), self.factor, self.row_scale_codes[chosen])
-
-    def take(self) -> NDArray[np.float32]:
-        """Return the columns, (n, R), which may be as large as a model: they are the caller's to overwrite."""
-        columns, self.columns = self.columns, np.zeros((0, 0), np.float32)
-        return columns
-
-
-def factor_of(covariance: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return U, upper triangular, with U Uᵀ the covariance (n, n).
-
-    What is not positive definite, for lack of inputs or by rounding, is damped until it is.
-    """
-    mean = float(np.trace(covariance)) / len(covariance)
-    damping = 0.0
-    while True:
-        flipped = np.array(covariance[::-1, ::-1], np.float64)
-        flipped[np.diag_indices_from(flipped)] += damping * mean
-        try:
-            _factor_in_place(flipped)
-            return flipped[::-1, ::-1]
-        except np.linalg.LinAlgError:
-            damping = max(10 * damping, 1e-6)
-
-
-def _factor_in_place(matrix: NDArray[np.float64]) -> None:
-    """Put L, lower triangular, in the place of L Lᵀ (n, n), some columns at a time: of a large one there is no other.
-
-    Raises:
-        LinAlgError: it is not positive definite.
-    """
-    size = len(matrix)
-    for start in range(0, size, _TRIANGLE):
-        stop = min(start + _TRIANGLE, size)
-        corner = np.linalg.cholesky(matrix[start:stop, start:stop])
-        matrix[start:stop, start:] = 0
-        matrix[start:stop, start:stop] = corner
-        below = matrix[stop:, start:stop]
-        below[:] = below @ np.linalg.inv(corner).T
-        for first in range(0, len(below), _TRIANGLE):
-            some = below[first : first + _TRIANGLE]
-            matrix[stop + first : stop + first + len(some), stop:] -= some @ below.T
 
 
 class _Learned(NamedTuple):
@@ -187,7 +96,7 @@ class MatrixQuantiser:
         Args:
             step: of scalar quantisation, in the root of the units in which errors count.
         """
-        problem = Problem.of(self._weights, self._curvature, self._settings)
+        problem = Problem.of(self._weights, self._curvature, self._settings, step)
         if not np.isfinite(problem.columns).all():
             return None
         wide = trellis_step(step) if self._settings.trellis else step
@@ -227,9 +136,8 @@ class MatrixQuantiser:
         """What the errors of a matrix cost."""
         decoded = self._decoded(written)
         assert decoded is not None
-        errors = (decoded.values() - self._weights.values()).reshape(problem.row_scale_codes.size, -1)
-        felt = (errors / scales_of(problem.row_scale_codes)[:, None]) @ problem.factor
-        return float((felt * felt).sum())
+        errors = decoded.values() - self._weights.values()
+        return problem.cost(errors.reshape(problem.row_scale_codes.size, -1))
 
 
 def _zeros(problem: Problem) -> tuple[Written, float]:
@@ -262,18 +170,18 @@ class _Run:
     def __init__(self, problem: Problem, step: float, learned: _Learned, settings: SicConfig) -> None:
         self._problem, self._learned, self._trellis = problem, learned, settings.trellis
         self._grid = _Grid(problem, settings)
-        num_columns, num_rows = problem.shape
+        num_columns = problem.shape[0]
         size = self._grid.models.num_models
-        paths = 1 << max(0, min(MOST_PATHS, num_rows // _PATH).bit_length() - 1)
         self._coder = ColumnCoder(
             self._grid.models,
             self._grid.row_units,
             self._grid.scales,
             shifts_by_model(learned.corrections, size, settings.trellis),
             learned.prices,
-            np.zeros(paths if settings.trellis else 0, np.uint32),
+            np.zeros(problem.num_paths, np.uint32),
             np.zeros((size, 4)),
             np.zeros((size, 4), np.int64),
+            problem.feedback(self._grid.order),
         )
         diagonal = np.diag(problem.factor)
         wanted = step / diagonal if settings.column_steps else np.full(num_columns, step / _geometric_mean(diagonal))
