@@ -27,7 +27,7 @@ from fewbits.method import Curvature, Method, Source, Survey
 from fewbits.methods.ecsq import Ecsq
 from fewbits.methods.sic.config import SicConfig
 from fewbits.methods.sic.payload import PAYLOAD_VERSION, payload_of, written_of
-from fewbits.methods.sic.problem import factor_of
+from fewbits.methods.sic.problem import energies, factor_of, row_weights
 from fewbits.methods.sic.quantiser import Candidate, MatrixQuantiser
 from fewbits.native import release_memory
 from fewbits.plan import group_small, is_group, tile_rows, tiles
@@ -39,7 +39,6 @@ __all__ = ["Sic", "SicConfig"]
 
 _LEAST_ROWS = 16  # below, saying what columns are costs more than it gains
 _LEAST_ELEMENTS = 256
-_SOME_ROWS = 1024  # that are looked at together
 
 
 @dataclass(frozen=True)
@@ -96,9 +95,11 @@ class Sic(Method):
             curvature: Curvature = source.statistics[name]
             rows = curvature.outputs.size
             columns = len(curvature.inputs)
-            of_rows, of_columns = _energies(Weights(bits_of(tensor), spec_of(name, tensor).dtype), rows)
-            by_row = np.sqrt(curvature.outputs * of_rows / columns)
-            by_column = np.diag(factor_of(curvature.inputs)) * np.sqrt(of_columns / rows)
+            of_rows, of_columns = energies(Weights(bits_of(tensor), spec_of(name, tensor).dtype), rows)
+            diagonal = np.diag(factor_of(curvature.inputs))
+            weighed = row_weights(curvature, of_rows, diagonal, self.settings, step=0.0)[0]
+            by_row = np.sqrt(weighed * of_rows / columns)
+            by_column = diagonal * np.sqrt(of_columns / rows)
             whole = math.sqrt(float(of_rows.mean()) / columns) or 1.0
             # Products of the two, of runs of sorted rows and columns: a few hundred numbers say it.
             row_runs, column_runs = _runs(by_row), _runs(by_column)
@@ -176,18 +177,6 @@ class Sic(Method):
             if not each.matrix.values.write(Weights(bits_of(tensors[spec.name]), spec.dtype), each.levels):
                 raise Corrupt(f"tensor {spec.name!r} decodes to values that are not finite.")
         return tensors
-
-
-def _energies(weights: Weights, rows: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sums of squares of a matrix by row (R,) and by column (n,), some rows at a time."""
-    width = weights.bits.size // rows
-    of_rows, of_columns = np.zeros(rows), np.zeros(width)
-    for start in range(0, rows, _SOME_ROWS):
-        part = weights.part(start * width, (start + _SOME_ROWS) * width).values().reshape(-1, width)
-        np.square(part, out=part)
-        of_rows[start : start + _SOME_ROWS] = part.sum(1)
-        of_columns += part.sum(0)
-    return of_rows, of_columns
 
 
 def _runs(values: NDArray[np.float64], most: int = 64) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -15,9 +15,8 @@ from fewbits.quantize.weights import Weights
 _TRIANGLE = 256  # columns between two products, while a covariance is factored
 _PATH = 192  # elements of a path in a column at least: what a path has chosen at a column's end costs some bits
 _SAMPLE = 2048  # rows that prices are found on
-_SOME_ROWS = 2048  # that are multiplied at once
+_SOME_ROWS = 1024  # that are looked at together
 _ROUGH = 4  # places of rows an octave, where what they weigh is not known yet
-_LEAST_SEGMENTS = 2
 
 
 @dataclass
@@ -47,15 +46,8 @@ class Problem:
         if not settings.feedback:  # errors of columns as if they did not meet
             factor = np.diag(np.sqrt(np.diag(curvature.inputs)))
         paths = _paths_of(rows) if settings.trellis else 0
-        metric, weighed = None, curvature.outputs if settings.row_weights else np.full(rows, curvature.outputs.mean())
-        is_fed_back = settings.row_feedback and settings.row_weights and rows >= _LEAST_SEGMENTS * segment_rows(paths)
-        if is_fed_back and curvature.couplings is not None:
-            energies = _row_energies(weights, rows)
-            columns = float(np.exp(2 * np.log(np.diag(factor)).mean()))
-            metric = RowMetric.of(curvature, columns, float(energies.sum()) / weights.bits.size, step)
-            # Rows are coded by their magnitudes; what they weigh is in those, and depends on which come after.
-            magnitudes = np.log2(np.maximum(energies * weighed, 1e-300)) / 2
-            weighed = metric.weights(np.argsort(np.rint(_ROUGH * magnitudes), kind="stable"), segment_rows(paths))
+        of_rows = energies(weights, rows)[0] if curvature.couplings is not None else np.zeros(rows)
+        weighed, metric = row_weights(curvature, of_rows, np.diag(factor), settings, step)
         # A quarter of an octave: finer, a row's own scale would not be worth what it takes to say it.
         codes = 2 * np.rint(np.log2(weighed) * (-SCALE_UNIT / 4)).astype(np.int64)
         codes = np.clip(codes, -MOST_SCALE_CODE, MOST_SCALE_CODE)
@@ -108,14 +100,41 @@ def _paths_of(rows: int) -> int:
     return 1 << max(0, min(MOST_PATHS, rows // _PATH).bit_length() - 1)
 
 
-def _row_energies(weights: Weights, rows: int) -> NDArray[np.float64]:
-    """Sums of squares of a matrix by row (R,), some rows at a time."""
+def row_weights(
+    curvature: Curvature, of_rows: NDArray[np.float64], diagonal: NDArray[np.float64], settings: SicConfig, step: float
+) -> tuple[NDArray[np.float64], RowMetric | None]:
+    """Return what rows weigh (R,), and how their errors meet, where that is fed back.
+
+    Args:
+        curvature: of the matrix.
+        of_rows: sums of squares of the weights, (R,).
+        diagonal: of the inputs' factor, (n,).
+        settings: what may be done.
+        step: of scalar quantisation, in the root of the units in which errors count.
+    """
+    outputs, count = curvature.outputs, curvature.outputs.size
+    if not settings.row_weights:
+        return np.full(count, outputs.mean()), None
+    segment = segment_rows(_paths_of(count) if settings.trellis else 0)
+    energy = float(of_rows.mean()) / diagonal.size
+    if not settings.row_feedback or curvature.couplings is None or count < 2 * segment or not energy:
+        return outputs, None
+    metric = RowMetric.of(curvature, float(np.exp(2 * np.log(diagonal).mean())), energy, step)
+    # Rows are coded by their magnitudes; what they weigh is in those, and depends on which come after.
+    magnitudes = np.log2(np.maximum(of_rows * outputs, 1e-300)) / 2
+    return metric.weights(np.argsort(np.rint(_ROUGH * magnitudes), kind="stable"), segment), metric
+
+
+def energies(weights: Weights, rows: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return sums of squares of a matrix by row (R,) and by column (n,), some rows at a time."""
     width = weights.bits.size // rows
-    found = np.zeros(rows)
+    of_rows, of_columns = np.zeros(rows), np.zeros(width)
     for start in range(0, rows, _SOME_ROWS):
         part = weights.part(start * width, min(start + _SOME_ROWS, rows) * width).values().reshape(-1, width)
-        found[start : start + _SOME_ROWS] = np.square(part).sum(1)
-    return found
+        np.square(part, out=part)
+        of_rows[start : start + _SOME_ROWS] = part.sum(1)
+        of_columns += part.sum(0)
+    return of_rows, of_columns
 
 
 def factor_of(covariance: NDArray[np.floating]) -> NDArray[np.float64]:
