@@ -180,8 +180,9 @@ class ColumnCoder:
         fed, errors, sums = quotients.copy(), np.zeros(count, np.float32), np.zeros(num_sums, np.float32)
         for start in range(0, count, length):
             rows = slice(start, min(start + length, count))
-            for share, total in zip(self.rows.shares[:, rows], sums, strict=True):
-                fed[rows] -= share * total
+            with np.errstate(over="ignore", invalid="ignore"):
+                for share, total in zip(self.rows.shares[:, rows], sums, strict=True):
+                    fed[rows] -= share * total
             if not (np.abs(fed[rows]) < _REACH).all():
                 return None
             # Levels of some segments before this one may be others now: their errors are put right in the sums.
