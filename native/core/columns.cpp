@@ -70,72 +70,56 @@ bool are_reached(const float* quotients, size_t count) {
     return reached;
 }
 
-// Some elements, from the first one on.
-struct Quotients {
-    const float* values;
-    size_t size;
-};
-
-// Writes the best levels as yet of elements from the first on, which begins a block.
-void go_back(TrellisSearch& trellis, Quotients quotients, size_t block, size_t first, int32_t* levels,
-             uint32_t* mirrors) {
-    trellis.turn();
-    for (size_t start = (quotients.size - 1) / block * block;; start -= block) {
-        trellis.backward(quotients.values + start, start, std::min(block, quotients.size - start), levels + start,
-                         mirrors == nullptr ? nullptr : mirrors + start);
-        if (start == first) break;
-    }
-}
-
-// With one: the levels of least cost in all, from the states that paths are in.
-void search_column(TrellisSearch& trellis, const TrellisStates& states, const std::vector<float>& quotients,
-                   const std::vector<uint32_t>& tables, int32_t* levels) {
-    trellis.start(states);
-    for_blocks(quotients.size(), [&](size_t start, size_t length) {
-        trellis.forward(&quotients[start], &tables[start], start, length);
-    });
-    go_back(trellis, {quotients.data(), quotients.size()}, kWeightBlock, 0, levels, nullptr);
-}
-
-// Finds levels segment by segment, what the errors before add up to being taken off the quotients first.
+// Finds levels. Where errors of rows are fed back, what those before add up to is taken off the quotients first, segment
+// by segment; else a segment is a block of the search.
 class RowSearch {
 public:
     explicit RowSearch(const ColumnSearch& search)
         : search_(search),
           rows_(search.rows),
+          trellis_(search.models.num_rows, search.num_paths, search.shifts, search.prices, search.models.num_models),
           errors_(search.models.num_rows),
           sums_(search.rows.num_sums),
           mirrors_(search.models.num_rows) {}
 
     // `quotients` become those that the levels are for. False if one is out of reach.
-    bool find(TrellisSearch& trellis, const TrellisStates& states, std::vector<float>& quotients,
-              const std::vector<uint32_t>& tables, int32_t* levels) {
-        const size_t rows = quotients.size();
+    bool find(const TrellisStates& states, std::vector<float>& quotients, const uint32_t* tables, int32_t* levels) {
+        const size_t rows = quotients.size(), segment = rows_.num_sums ? rows_.segment : kWeightBlock;
         wanted_ = quotients;
         std::fill(errors_.begin(), errors_.end(), 0.0f);
         std::fill(sums_.begin(), sums_.end(), 0.0f);
-        trellis.start(states);
-        for (size_t start = 0; start < rows; start += rows_.segment) {
-            const size_t stop = std::min(rows, start + rows_.segment);
+        trellis_.start(states);
+        for (size_t start = 0; start < rows; start += segment) {
+            const size_t stop = std::min(rows, start + segment), before = (rows_.looked_at - 1) * segment;
+            size_t first = start;
             take_off(&quotients[start], start, stop);
             if (!are_reached(&quotients[start], stop - start)) return false;
-            const size_t before = (rows_.looked_at - 1) * rows_.segment;
-            size_t first = start;
             if (search_.num_paths) {
-                trellis.forward(&quotients[start], &tables[start], start, stop - start);
+                trellis_.forward(&quotients[start], &tables[start], start, stop - start);
                 // Levels before this segment may be others now: their errors are put right in the sums.
                 first = start > before ? start - before : 0;
-                if (stop < rows) go_back(trellis, {quotients.data(), stop}, rows_.segment, first, levels, mirrors_.data());
             } else {
                 round_levels(search_, &quotients[start], &tables[start], stop - start, levels + start);
             }
-            if (stop < rows) add_up(first, stop, tables, levels);
+            if (stop == rows || rows_.num_sums == 0) continue;
+            if (search_.num_paths) go_back(quotients.data(), stop, segment, first, levels);
+            add_up(first, stop, tables, levels);
         }
-        if (search_.num_paths) go_back(trellis, {quotients.data(), rows}, rows_.segment, 0, levels, nullptr);
+        if (search_.num_paths) go_back(quotients.data(), rows, segment, 0, levels);
         return true;
     }
 
 private:
+    // Writes the best levels as yet of elements from the first to the last, which begin a segment and end one.
+    void go_back(const float* quotients, size_t stop, size_t segment, size_t first, int32_t* levels) {
+        trellis_.turn();
+        for (size_t start = (stop - 1) / segment * segment;; start -= segment) {
+            trellis_.backward(quotients + start, start, std::min(segment, stop - start), levels + start,
+                              &mirrors_[start]);
+            if (start == first) break;
+        }
+    }
+
     void take_off(float* quotients, size_t start, size_t stop) const {
         for (size_t k = 0; k < rows_.num_sums; ++k) {
             const float* share = rows_.shares + k * search_.models.num_rows + start;
@@ -143,7 +127,7 @@ private:
         }
     }
 
-    void add_up(size_t first, size_t stop, const std::vector<uint32_t>& tables, const int32_t* levels) {
+    void add_up(size_t first, size_t stop, const uint32_t* tables, const int32_t* levels) {
         for (size_t r = first; r < stop; ++r) {
             const float point = static_cast<float>(levels[r]) + shift_of(search_.shifts[tables[r]], levels[r]);
             const float error = mirrored(point, mirrors_[r]) - wanted_[r], change = error - errors_[r];
@@ -156,6 +140,7 @@ private:
 
     const ColumnSearch& search_;
     const RowFeedback& rows_;
+    TrellisSearch trellis_;
     std::vector<float> wanted_, errors_, sums_;
     std::vector<uint32_t> mirrors_;
 };
@@ -357,7 +342,6 @@ bool code_columns(const ColumnSearch& search, size_t count, float* columns, cons
                   TrellisStates& states, int32_t* codes, int32_t* levels, const ColumnSums& sums) {
     const ElementModels& models = search.models;
     const size_t rows = models.num_rows;
-    TrellisSearch trellis(rows, search.num_paths, search.shifts, search.prices, models.num_models);
     RowSearch by_row(search);
     const float offset = search.num_paths ? 0.25f : 0.0f;
     std::vector<float> quotients(rows);
@@ -369,13 +353,7 @@ bool code_columns(const ColumnSearch& search, size_t count, float* columns, cons
         codes[i] = code_of(search, quotients.data());
         for (size_t r = 0; r < rows; ++r) tables[r] = models.of(codes[i], r);
         int32_t* found = levels + i * rows;
-        if (search.rows.num_sums) {
-            if (!by_row.find(trellis, states, quotients, tables, found)) return false;
-        } else if (search.num_paths) {
-            search_column(trellis, states, quotients, tables, found);
-        } else {
-            round_levels(search, quotients.data(), tables.data(), rows, found);
-        }
+        if (!by_row.find(states, quotients, tables.data(), found)) return false;
         for (size_t r = 0; r < rows; ++r) {
             uint32_t& state = states[path_of(r, search.num_paths)];
             const uint32_t mirror = is_mirrored(state);
