@@ -24,7 +24,7 @@ takes_rivals = True
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 WINDOWS, LENGTH = 16, 512  # of tokens, from the start of the text
-GPTQ = {"column_steps": False, "column_models": False, "trellis": False, "row_feedback": False}
+GPTQ = {"column_steps": False, "column_models": False, "trellis": False, "row_feedback": False}  # but for the coder
 CALIBRATION = 32  # windows of another text
 BITS = (4.0, 3.0)
 PROBED = (4, 16)  # random token ids that the module is tried on: sentences, tokens

@@ -24,6 +24,7 @@ _LEAST_COUPLED, _MOST_COUPLED = 64, 1 << 13  # rows
 _LEAST_RANK = 1e-6  # of the mean of a diagonal
 _SAME = 0.05  # relative difference of equal gradients at most, as half precision rounds
 
+# Directions that some sums look along now: they are as large as the sums, and all weights of as many rows share them.
 _KNOWN: WeakValueDictionary[tuple[int, int, torch.device, torch.dtype], Tensor] = WeakValueDictionary()
 
 

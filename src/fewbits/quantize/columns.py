@@ -177,7 +177,8 @@ class ColumnCoder:
         search = Search(self.shifts, self.prices, self.states) if self.states.size else None
         count, num_sums = self.rows.felt.shape
         length = segment_rows(self.states.size) if num_sums else count
-        fed, errors, sums = quotients.copy(), np.zeros(count, np.float32), np.zeros(num_sums, np.float32)
+        fed, sums = quotients.copy(), np.zeros(num_sums, np.float32)
+        points = quotients.copy()  # as if there were no error yet
         for start in range(0, count, length):
             rows = slice(start, min(start + length, count))
             with np.errstate(over="ignore", invalid="ignore"):
@@ -185,16 +186,19 @@ class ColumnCoder:
                     fed[rows] -= share * total
             if not (np.abs(fed[rows]) < _REACH).all():
                 return None
-            # Levels of some segments before this one may be others now: their errors are put right in the sums.
-            looked = slice(max(0, start - (_SEGMENTS - 1) * length), rows.stop)
             if search is not None:
                 search.take(fed[rows], models[rows])
-                levels[looked], mirrors, _ = search.found(looked.start)
             else:
                 levels[rows] = self._rounded(fed[rows], models[rows])
-                mirrors = np.zeros(looked.stop - looked.start, np.bool_)
-            now = self._values(levels[looked], mirrors, models[looked]) - quotients[looked]
-            changes, errors[looked] = now - errors[looked], now
+            if rows.stop == count:
+                break
+            # Levels of some segments before this one may be others now: their errors are put right in the sums.
+            looked = slice(max(0, start - (_SEGMENTS - 1) * length), rows.stop)
+            mirrors = np.zeros(looked.stop - looked.start, np.bool_)
+            if search is not None:
+                levels[looked], mirrors, _ = search.found(looked.start)
+            now = self._values(levels[looked], mirrors, models[looked])
+            changes, points[looked] = now - points[looked], now
             for row in np.flatnonzero(changes):
                 sums += self.rows.felt[looked.start + row] * changes[row]
         if search is None:
