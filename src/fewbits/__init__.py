@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fewbits.container.inspect import Info, info, verify
     from fewbits.errors import Corrupt, FewbitsError, Incompatible, InvalidArgument, TooLarge, Truncated
     from fewbits.method import Curvature, Method, Representation, Source, TrainableMethod
+    from fewbits.methods.blockwise import Blockwise, BlockwiseConfig
     from fewbits.methods.ecsq import Ecsq, EcsqConfig
     from fewbits.methods.epr import Epr, EprConfig
     from fewbits.methods.lossless import Lossless, LosslessConfig
@@ -47,6 +48,8 @@ _HOMES = {
     # methods and their settings
     "Lossless": "methods.lossless",
     "LosslessConfig": "methods.lossless",
+    "Blockwise": "methods.blockwise",
+    "BlockwiseConfig": "methods.blockwise",
     "Ecsq": "methods.ecsq",
     "EcsqConfig": "methods.ecsq",
     "Epr": "methods.epr",
@@ -76,6 +79,8 @@ _HOMES = {
 
 __all__ = [
     "Archive",
+    "Blockwise",
+    "BlockwiseConfig",
     "Corrupt",
     "Curvature",
     "Ecsq",

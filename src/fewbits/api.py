@@ -24,8 +24,8 @@ from fewbits.encode import executor_for
 from fewbits.errors import InvalidArgument
 from fewbits.job import Evaluation, Job
 from fewbits.method import Curvature, Method, Source
+from fewbits.methods.blockwise import Blockwise
 from fewbits.methods.ecsq import Ecsq
-from fewbits.methods.lossless import Lossless
 from fewbits.methods.sic import Sic
 from fewbits.native import check_environment, release_memory
 from fewbits.nn.attach import attach, attached_of
@@ -171,7 +171,7 @@ def compress(
             trial = job.tolerated(evaluation.loss, tolerance)
             notes.append(evaluation.note(trial.size))
         else:
-            trial = Trial(0.0, 0.0, job.encoded(Lossless(), None))
+            trial = Trial(0.0, 0.0, job.encoded(Blockwise(), None))
     encoded, rate_weight = trial.result, trial.rate_weight or None
     # Before the file is written: whatever a stranger's module says of its copy, nothing is left behind.
     if calibration is not None:

@@ -23,7 +23,6 @@ from fewbits.sources import Checkpoint
 from fewbits.tensors import spec_of
 
 _KEPT = 4  # batches that outputs are compared on
-_ROWS = 1024  # of a matrix, at once
 _ALARM = 2.0  # times the error that is expected
 _MOST_COUPLED = 1.001  # sum of squares of a row's couplings, rounded
 _EXPECTED = 0.5  # greatest error that curvatures are said to foretell
@@ -150,27 +149,12 @@ def _expected(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], statisti
             continue
         before, after = own[name].detach().cpu(), tensor.detach().cpu()
         if isinstance(value, Curvature):
-            total += _expected_of(value, before, after)
+            total += value.cost(before, after)
         else:
             energy = float(torch.linalg.vector_norm(full(before))) ** 2
             error = float(torch.linalg.vector_norm(full(after).sub(before)))
             total += value * error**2 / energy if energy else 0.0
     return total
-
-
-def _expected_of(curvature: Curvature, before: Tensor, after: Tensor) -> float:
-    """What the error of a weight (R, …) costs, some rows at a time."""
-    inputs, outputs = torch.from_numpy(curvature.inputs), torch.from_numpy(curvature.outputs)
-    couplings = torch.zeros(len(outputs), 0) if curvature.couplings is None else torch.from_numpy(curvature.couplings)
-    couplings = couplings * outputs.sqrt().to(couplings)[:, None]
-    total, met = 0.0, couplings.new_zeros(couplings.shape[1], len(inputs))
-    for start in range(0, len(outputs), _ROWS):
-        rows = slice(start, start + _ROWS)
-        error = full(after[rows]).sub(before[rows]).flatten(1)
-        alone = outputs[rows] - couplings[rows].double().square().sum(1)
-        total += float(((error @ inputs.to(error)) * error).sum(1).double() @ alone)
-        met.addmm_(couplings[rows].to(error).T, error)
-    return total + float(((met @ inputs.to(met)) * met).double().sum())
 
 
 def is_worth_curvatures(source: Any, inputs: Iterable[Any] | str | None, statistics: Mapping[str, Any] | None) -> bool:

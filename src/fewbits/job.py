@@ -16,7 +16,7 @@ from fewbits.container.writer import file_bytes
 from fewbits.encode import decode, encode, survey
 from fewbits.errors import InvalidArgument
 from fewbits.method import Method, Source
-from fewbits.methods.lossless import Lossless
+from fewbits.methods.blockwise import Blockwise
 from fewbits.outcome import lossy_rate, report_of
 from fewbits.progress import Progress
 from fewbits.sources import Checkpoint
@@ -111,7 +111,7 @@ class Job(NamedTuple):
 
         first = rate_at(_FIRST_BITS, lambda rate: (sum(each.bits(rate) for each in surveys) - exact) / weights)
         found = tolerate(most, measured, first)
-        return found if found is not None else Trial(0.0, 0.0, self.encoded(Lossless(), None))
+        return found if found is not None else Trial(0.0, 0.0, self.encoded(Blockwise(), None))
 
     def worst_error(self, encoded: Encoded) -> float:
         """Return the greatest relative error of a tensor."""

@@ -18,6 +18,8 @@ from fewbits.chunk import Chunk, TensorSpec
 from fewbits.errors import InvalidArgument
 from fewbits.quantize.factors import Factors
 
+_SOME_ROWS = 1024  # of a matrix, at once
+
 
 class Curvature(NamedTuple):
     """What an error E (R, n) of a weight costs: sum over rows r, s of H[r, s] * E_r inputs E_sᵀ.
@@ -34,6 +36,21 @@ class Curvature(NamedTuple):
     inputs: NDArray[np.floating]
     outputs: NDArray[np.float64]
     couplings: NDArray[np.float32] | None = None
+
+    def cost(self, before: Tensor, after: Tensor) -> float:
+        """Return what it costs that a weight (R, …) became another, some rows at a time."""
+        inputs, outputs = torch.from_numpy(self.inputs), torch.from_numpy(self.outputs)
+        couplings = torch.zeros(len(outputs), 0) if self.couplings is None else torch.from_numpy(self.couplings)
+        couplings = couplings * outputs.sqrt().to(couplings)[:, None]
+        total, met = 0.0, couplings.new_zeros(couplings.shape[1], len(inputs))
+        for start in range(0, len(outputs), _SOME_ROWS):
+            rows = slice(start, start + _SOME_ROWS)
+            full = torch.promote_types(after.dtype, torch.float32)
+            error = after[rows].to(full).sub(before[rows]).flatten(1)
+            alone = outputs[rows] - couplings[rows].double().square().sum(1)
+            total += float(((error @ inputs.to(error)) * error).sum(1).double() @ alone)
+            met.addmm_(couplings[rows].T, error.to(met))
+        return total + float(((met @ inputs.to(met)) * met).double().sum())
 
     def of_rows(self, start: int, stop: int) -> "Curvature":
         """The same of some of the rows."""

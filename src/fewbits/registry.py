@@ -17,6 +17,7 @@ METHODS: dict[str, tuple[int, str, str]] = {
     "image": (5, "fewbits.images.method", "Image"),
     "qswd": (6, "fewbits.methods.qswd", "Qswd"),
     "sic": (7, "fewbits.methods.sic", "Sic"),
+    "blockwise": (8, "fewbits.methods.blockwise", "Blockwise"),
 }
 IDS_BY_CODE: dict[int, str] = {code: id for id, (code, _, _) in METHODS.items()}
 

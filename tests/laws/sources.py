@@ -158,6 +158,21 @@ def views() -> dict[str, Tensor]:
     }
 
 
+def on_grid(tensor: Tensor, length: int, num_levels: int, *, offsets: bool) -> Tensor:
+    """The values that a tensor has after quantisation in blocks of a length, with scales and offsets of float16."""
+    values = tensor.float().reshape(-1, length)
+    low, high = values.amin(1, keepdim=True), values.amax(1, keepdim=True)
+    if offsets:
+        scales, least = ((high - low) / (num_levels - 1)).half().float(), low.half().float()
+        levels = torch.round((values - least) / scales).clamp(0, num_levels - 1)
+        found = scales * levels + least
+    else:
+        most = num_levels // 2 - 1
+        scales = (torch.maximum(-low, high) / most).half().float()
+        found = scales * (torch.round(values / scales).clamp(-most, most) + 0.0)
+    return found.reshape(tensor.shape).to(tensor.dtype)
+
+
 def numbers() -> Mapping[str, Tensor]:
     """A lone tensor."""
     return {"weight": normal(generator(7), 33, 41)}

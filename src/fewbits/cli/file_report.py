@@ -84,7 +84,7 @@ class FileReport:
     def command(self) -> str | None:
         """The command that makes a file of this size of the original; None for a method that trains."""
         methods = {method.id for method in self.info.methods}
-        if not methods <= {"lossless", "ecsq", "qswd"}:
+        if not methods <= {"lossless", "ecsq", "qswd", "blockwise"}:
             return None
         asked = "--lossless" if methods == {"lossless"} else f"--budget {self.info.size}"
         method = " --method qswd" if "qswd" in methods else ""

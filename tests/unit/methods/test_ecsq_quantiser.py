@@ -101,7 +101,7 @@ def test_many_small_tensors_are_surveyed_as_one(tmp_path, monkeypatch: pytest.Mo
     tensors = {f"{i}": torch.from_numpy(rng.normal(size=(8, 9)) * 2.0 ** (i % 7)).float() for i in range(300)}
     tensors |= {"zeros": torch.zeros(5, 5), "large": torch.from_numpy(rng.normal(size=(50, 60))).float()}
     merged = fewbits.Ecsq().survey(Source(tensors))
-    monkeypatch.setattr("fewbits.methods.ecsq._MOST_SMALL", 1 << 30)
+    monkeypatch.setattr("fewbits.methods.ecsq.surveys._MOST_SMALL", 1 << 30)
     apart = fewbits.Ecsq().survey(Source(tensors))
     for rate_weight in (1e-4, 1e-2, 0.3, 3.0):
         # Each with an ideal table of its own, 72 numbers seem to take up to a seventh less than they can.

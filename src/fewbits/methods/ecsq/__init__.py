@@ -5,9 +5,8 @@ view, against the very tables that code them; reconstruction points are centroid
 lossily goes to `lossless`, and the loss record says why. Payload: docs/payload/ecsq.md. Method: docs/methods/ecsq.md.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
 
@@ -17,24 +16,23 @@ from fewbits.chunk import Chunk, Loss, TensorSpec
 from fewbits.coder.body import LEAST_WIDE_BITS, decode_into, encode_body, framing_bits
 from fewbits.coder.integers import CodedArray
 from fewbits.method import Method, Source, Survey
+from fewbits.methods.blockwise import Candidate, Gridded, chunk_of, gridded
 from fewbits.methods.ecsq.config import EcsqConfig
 from fewbits.methods.ecsq.payload import PAYLOAD_VERSION, described, description, steps_of
-from fewbits.methods.ecsq.quantiser import LEAST_TRELLIS, Quantiser
+from fewbits.methods.ecsq.quantiser import Quantiser
 from fewbits.methods.ecsq.steps import sensitivity_in, spans_of, step_of, surveys_of
+from fewbits.methods.ecsq.surveys import BlockSurvey, EcsqSurvey
 from fewbits.methods.lossless import Lossless, code_bits
-from fewbits.plan import group_small, is_group, tile_rows
+from fewbits.plan import group_small, is_group, tile_rows, tiles
 from fewbits.quantize.elements import TrellisElements
-from fewbits.quantize.rounding import equal_slope_step
+from fewbits.quantize.rounding import BIT_WORTH
 from fewbits.quantize.survey import MagnitudeSurvey
 from fewbits.quantize.weights import Weights
 from fewbits.tensors import bits_of, destinations, lossy_weights, spec_of
 
 __all__ = ["Ecsq", "EcsqConfig", "steps_of"]
 
-_TRELLIS_GAIN = 1.13  # a trellis has the rate of scalar quantisation with a step greater by this: 0.18 bit less
 _TRY_LOSSLESS = 4096  # elements below which exact coding is always tried; above, only at high rate
-_MOST_SMALL = 256  # tensors of fewer elements than a trellis has, that are surveyed each for itself
-_SIDE_BITS = 48  # a tensor's step, flags and model, about: what a survey adds to the entropy
 
 
 class Coded(NamedTuple):
@@ -43,52 +41,6 @@ class Coded(NamedTuple):
     description: bytes
     array: CodedArray
     loss: Loss
-
-
-@dataclass(frozen=True)
-class EcsqSurvey:
-    """Magnitudes of the tensors that can be coded lossily, and the bits of the others.
-
-    merged: of many small tensors, in units of their steps at rate weight 1; a search asks for bits dozens of times.
-    """
-
-    magnitudes: tuple[tuple[MagnitudeSurvey, float | None], ...]  # with their sensitivities
-    exact_bits: float
-    rate_divisor: int
-    trellis: bool = False
-    merged: MagnitudeSurvey | None = None
-
-    @classmethod
-    def of(
-        cls,
-        magnitudes: Sequence[tuple[MagnitudeSurvey, float | None]],
-        exact_bits: float,
-        rate_divisor: int,
-        trellis: bool,
-    ) -> "EcsqSurvey":
-        """Merge small tensors where there are many."""
-        alone = [each for each in magnitudes if each[0].num_elements >= LEAST_TRELLIS]
-        small = [each for each in magnitudes if each[0].num_elements < LEAST_TRELLIS]
-        if len(small) <= _MOST_SMALL:
-            return cls(tuple(magnitudes), exact_bits, rate_divisor, trellis)
-        units = [
-            equal_slope_step(survey.energy, survey.num_elements, 1.0, rate_divisor, sensitivity)
-            for survey, sensitivity in small
-        ]
-        merged = MagnitudeSurvey.merged([survey for survey, _ in small], units)
-        return cls(tuple(alone), exact_bits + _SIDE_BITS * len(small), rate_divisor, trellis, merged)
-
-    def bits(self, rate_weight: float) -> float:
-        """Expected bits of all tensors."""
-        total = self.exact_bits
-        if self.merged is not None:
-            total += self.merged.bits(math.sqrt(rate_weight))
-        for survey, sensitivity in self.magnitudes:
-            count = survey.num_elements
-            step = equal_slope_step(survey.energy, count, rate_weight, self.rate_divisor, sensitivity)
-            gain = _TRELLIS_GAIN if self.trellis and count >= LEAST_TRELLIS else 1.0
-            total += survey.bits(gain * step) + _SIDE_BITS
-        return total
 
 
 class Ecsq(Method):
@@ -115,13 +67,27 @@ class Ecsq(Method):
         """Count magnitudes."""
         magnitudes: list[tuple[MagnitudeSurvey, float | None]] = []
         exact_bits = 0.0
+        blocks: list[BlockSurvey] = []
         for name, tensor in source.tensors.items():
-            weights = lossy_weights(spec_of(name, tensor), tensor)[0]
+            spec = spec_of(name, tensor)
+            weights = lossy_weights(spec, tensor)[0]
             if weights is None:
-                exact_bits += code_bits(bits_of(tensor), spec_of(name, tensor)).bits
+                exact_bits += code_bits(bits_of(tensor), spec).bits
+                continue
+            sensitivity = source.statistics.get(name)
+            found = surveys_of(spec, weights, sensitivity)
+            grid = self._gridded(spec, weights, tiles(spec))
+            if grid and (rates := grid.rates()):
+                own = EcsqSurvey.of(found, 0.0, source.rate_divisor, self.settings.trellis)
+                known = sensitivity_in(spec, sensitivity, (0, spec.num_elements))
+                blocks.append(BlockSurvey(tuple(rates), own, spec.num_elements, weights.energy_at_stake(), known))
             else:
-                magnitudes += surveys_of(spec_of(name, tensor), weights, source.statistics.get(name))
-        return EcsqSurvey.of(magnitudes, exact_bits, source.rate_divisor, self.settings.trellis)
+                magnitudes += found
+        survey = EcsqSurvey.of(magnitudes, exact_bits, source.rate_divisor, self.settings.trellis)
+        return replace(survey, blocks=tuple(blocks))
+
+    def _gridded(self, spec: TensorSpec, weights: Weights, spans: Sequence[tuple[int, int]]) -> Gridded | None:
+        return gridded(spec, weights, spans) if self.settings.blockwise else None
 
     def encode(self, source: Source, *, rate_weight: float, seed: int) -> Iterator[Chunk]:
         """Yield the parts; tensors kept exactly come as parts of the lossless method."""
@@ -136,6 +102,7 @@ class Ecsq(Method):
         self, unit: Sequence[TensorSpec], source: Source, rate_weight: float, seed: int
     ) -> Iterator[Chunk]:
         coded: list[tuple[TensorSpec, Coded]] = []
+        blocked: list[tuple[TensorSpec, Candidate]] = []
         exact: list[tuple[TensorSpec, Tensor, str]] = []
         for spec in unit:
             tensor = source.tensors[spec.name]
@@ -145,13 +112,21 @@ class Ecsq(Method):
                 whole = (0, spec.num_elements)
                 own = sensitivity_in(spec, source.statistics.get(spec.name), whole)
                 step = step_of(spec, weights, own, rate_weight, source.rate_divisor)
-                item, note = self._code(spec, weights, step, whole, _exact_bits(spec, weights))
+                exact_bits = _exact_bits(spec, weights)
+                item, note = self._code(spec, weights, step, whole, exact_bits)
+                grid, slope = self._gridded(spec, weights, [whole]), BIT_WORTH * step * step
+                candidate = grid and grid.candidate(slope)
+                if candidate and candidate.cost + slope * candidate.loss.bits < _total(item, slope, exact_bits):
+                    blocked.append((spec, candidate))
+                    continue
             if item is None:
                 exact.append((spec, tensor, note))
             else:
                 coded.append((spec, item))
         if coded:
             yield self._chunk([spec for spec, _ in coded], [item for _, item in coded], seed, wide=False)
+        if blocked:
+            yield chunk_of([spec for spec, _ in blocked], [candidate for _, candidate in blocked], seed)
         if exact:
             yield from self._lossless.encode_unit(exact, seed)
 
@@ -162,19 +137,41 @@ class Ecsq(Method):
             yield from self._lossless.encode_unit([(spec, tensor, note)], seed)
             return
         sensitivity = source.statistics.get(spec.name)
-        spans, exact_bits = spans_of(spec, sensitivity), _exact_bits(spec, weights)
+        spans = spans_of(spec, sensitivity)
+        divisor = source.rate_divisor
+        steps = [
+            step_of(spec, weights, sensitivity_in(spec, sensitivity, span), rate_weight, divisor) for span in spans
+        ]
+        slopes = [BIT_WORTH * step * step for step in steps]
+        exact_bits = _exact_bits(spec, weights)
+        chunks, note = self._tiles(spec, weights, spans, steps, exact_bits, seed)
+        grid = self._gridded(spec, weights, spans)
+        blocked = grid and grid.coded(slopes, seed)
+        if blocked and blocked.total < (exact_bits() if chunks is None else _total_of(chunks, slopes)):
+            yield from blocked.chunks
+        elif chunks is None:
+            yield from self._lossless.encode_unit([(spec, tensor, note)], seed)
+        else:
+            yield from chunks
+
+    def _tiles(
+        self,
+        spec: TensorSpec,
+        weights: Weights,
+        spans: Sequence[tuple[int, int]],
+        steps: Sequence[float],
+        exact_bits: Callable[[], float],
+        seed: int,
+    ) -> tuple[list[Chunk] | None, str]:
         chunks: list[Chunk] = []
-        for span in spans:
-            own = sensitivity_in(spec, sensitivity, span)
-            step = step_of(spec, weights, own, rate_weight, source.rate_divisor)
+        for span, step in zip(spans, steps, strict=True):
             item, note = self._code(spec, weights, step, span, exact_bits)
             if item is None:  # one tile that must be exact makes its tensor exact: a tensor has one fidelity
-                yield from self._lossless.encode_unit([(spec, tensor, note)], seed)
-                return
+                return None, note
             wide = item.loss.bits >= LEAST_WIDE_BITS
             item = item._replace(loss=item.loss._replace(bits=item.loss.bits + framing_bits(item.loss.bits)))
             chunks.append(self._chunk([spec], [item], seed, wide=wide, span=span if len(spans) > 1 else None))
-        yield from chunks
+        return chunks, ""
 
     def _chunk(
         self,
@@ -221,6 +218,19 @@ class Ecsq(Method):
             if isinstance(each, TrellisElements):
                 each.finish()
         return tensors
+
+
+def _total_of(chunks: Sequence[Chunk], slopes: Sequence[float]) -> float:
+    """Bits of a tensor's parts, and what their errors cost in bits where a bit is worth so much in each."""
+    losses = [chunk.losses[0] for chunk in chunks]
+    return sum(loss.bits + loss.squared_error / slope for loss, slope in zip(losses, slopes, strict=True))
+
+
+def _total(item: Coded | None, slope: float, exact_bits: Callable[[], float]) -> float:
+    """Errors and bits of a tensor together; None is kept exactly."""
+    if item is None:
+        return slope * exact_bits()
+    return item.loss.squared_error + slope * item.loss.bits
 
 
 def _exact_bits(spec: TensorSpec, weights: Weights) -> Callable[[], float]:

@@ -11,9 +11,11 @@ class EcsqConfig(MethodConfig):
 
     rate_distortion: find levels with the rate in view. centroids: shift reconstruction points to their level's mean.
     row_classes: let rows of different scale have models of their own. trellis: let two quantisers take turns.
+    blockwise: let weights that were quantised in blocks before be coded as such.
     """
 
     rate_distortion: bool = True
     centroids: bool = True
     row_classes: bool = True
     trellis: bool = True
+    blockwise: bool = True

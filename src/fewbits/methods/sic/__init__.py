@@ -13,7 +13,7 @@ column.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ from fewbits.coder.body import LEAST_WIDE_BITS, NARROW_BITS, framing_bits
 from fewbits.coder.scratch import scratch_array
 from fewbits.errors import Corrupt
 from fewbits.method import Curvature, Method, Source, Survey
+from fewbits.methods import blockwise
+from fewbits.methods.blockwise import BlockRates, Gridded, gridded
 from fewbits.methods.ecsq import Ecsq
 from fewbits.methods.sic.config import SicConfig
 from fewbits.methods.sic.payload import PAYLOAD_VERSION, payload_of, written_of
@@ -39,27 +41,63 @@ __all__ = ["Sic", "SicConfig"]
 
 _LEAST_ROWS = 16  # below, saying what columns are costs more than it gains
 _LEAST_ELEMENTS = 256
+_TRELLIS_ERROR = 0.8  # of the error of scalar quantisation at as many bits
+_CLEARLY = 0.8  # of what coding by columns is expected to cost: on a grid less than that, and columns are not tried
+
+
+class _Magnitudes(NamedTuple):
+    """Magnitudes of a matrix in the units in which errors count.
+
+    sizes: (N,) float64, of runs of elements; counts: (N,), how many elements have each; blocks: of a matrix that may be
+    coded on a grid, what is known of that.
+    """
+
+    sizes: NDArray[np.float64]
+    counts: NDArray[np.float64]
+    side_bits: float
+    blocks: tuple[BlockRates, ...] = ()
+
+    def bits(self, step: float) -> float:
+        """Expected bits at a step of scalar quantisation, coded by columns."""
+        bits = 0.5 * np.log2(1 + (4.13 / step * self.sizes) ** 2)  # a Gaussian of entropy log2(4.13 sigma / step)
+        return float((bits * self.counts).sum()) + self.side_bits
+
+    def total(self, step: float) -> float:
+        """The same, and what errors cost in bits where a bit is worth as much as everywhere."""
+        errors = float((np.minimum(self.sizes**2, step * step / 12) * self.counts).sum())
+        return self.bits(step) + _TRELLIS_ERROR * errors / (BIT_WORTH * step * step)
 
 
 @dataclass(frozen=True)
 class SicSurvey:
-    """Magnitudes of matrices in the units in which errors count, and the survey of all other tensors.
+    """Magnitudes of matrices, those of all that lie on no grid as of one, and the survey of all other tensors."""
 
-    ratios: (N,) float64, of runs of elements; counts: (N,), how many elements have each.
-    """
-
-    magnitudes: NDArray[np.float64]
-    counts: NDArray[np.float64]
-    side_bits: float
+    matrices: tuple[_Magnitudes, ...]
     rate_divisor: int
     others: Survey
+
+    @classmethod
+    def of(cls, matrices: Sequence[_Magnitudes], rate_divisor: int, others: Survey) -> "SicSurvey":
+        """Join matrices: a search asks for bits dozens of times."""
+        plain = [each for each in matrices if not each.blocks]
+        sizes = np.concatenate([np.zeros(0), *(each.sizes for each in plain)])
+        counts = np.concatenate([np.zeros(0), *(each.counts for each in plain)])
+        joined = _Magnitudes(sizes, counts, sum(each.side_bits for each in plain))
+        return cls((joined, *(each for each in matrices if each.blocks)), rate_divisor, others)
 
     def bits(self, rate_weight: float) -> float:
         """Expected bits of all tensors."""
         step = _step_of(rate_weight, self.rate_divisor)
-        ratios = self.magnitudes / step
-        bits = 0.5 * np.log2(1 + (4.13 * ratios) ** 2)  # a Gaussian of entropy log2(4.13 sigma / step), if large
-        return float((bits * self.counts).sum()) + self.side_bits + self.others.bits(rate_weight)
+        return sum(_expected_bits(each, step) for each in self.matrices) + self.others.bits(rate_weight)
+
+
+def _expected_bits(matrix: _Magnitudes, step: float) -> float:
+    """Bits by columns or, where errors and bits together are less, on a grid."""
+    slope = BIT_WORTH * step * step
+    found = [each.expected(slope) for each in matrix.blocks]
+    if found and sum(each.cost for each in found) < slope * matrix.total(step):
+        return sum(each.bits for each in found)
+    return matrix.bits(step)
 
 
 def _step_of(rate_weight: float, divisor: int) -> float:
@@ -90,25 +128,34 @@ class Sic(Method):
     def survey(self, source: Source) -> Survey:
         """Measure magnitudes."""
         matrices, others = _parted(source)
-        magnitudes, counts, side = [np.zeros(0)], [np.zeros(0)], 0.0
+        found: list[_Magnitudes] = []
         for name, tensor in matrices.items():
-            curvature: Curvature = source.statistics[name]
-            rows = curvature.outputs.size
-            columns = len(curvature.inputs)
-            of_rows, of_columns = energies(Weights(bits_of(tensor), spec_of(name, tensor).dtype), rows)
-            diagonal = np.diag(factor_of(curvature.inputs))
-            weighed = row_weights(curvature, of_rows, diagonal, self.settings, step=0.0)[0]
-            by_row = np.sqrt(weighed * of_rows / columns)
-            by_column = diagonal * np.sqrt(of_columns / rows)
-            whole = math.sqrt(float(of_rows.mean()) / columns) or 1.0
-            # Products of the two, of runs of sorted rows and columns: a few hundred numbers say it.
-            row_runs, column_runs = _runs(by_row), _runs(by_column)
-            magnitudes.append(np.outer(row_runs[0], column_runs[0]).ravel() / whole)
-            counts.append(np.outer(row_runs[1], column_runs[1]).ravel())
-            side += 9.0 * columns + 2.5 * rows + 800
-        divisor = source.rate_divisor
-        survey = self._others.survey(others)
-        return SicSurvey(np.concatenate(magnitudes), np.concatenate(counts), side, divisor, survey)
+            spec = spec_of(name, tensor)
+            grid = self._gridded(spec, source)
+            blocks = (grid and grid.rates()) or ()
+            found.append(self._magnitudes(spec, source)._replace(blocks=tuple(blocks)))
+        return SicSurvey.of(found, source.rate_divisor, self._others.survey(others))
+
+    def _magnitudes(self, spec: TensorSpec, source: Source) -> _Magnitudes:
+        curvature: Curvature = source.statistics[spec.name]
+        rows, columns = curvature.outputs.size, len(curvature.inputs)
+        of_rows, of_columns = energies(Weights(bits_of(source.tensors[spec.name]), spec.dtype), rows)
+        diagonal = np.diag(factor_of(curvature.inputs))
+        weighed = row_weights(curvature, of_rows, diagonal, self.settings, step=0.0)[0]
+        by_row = np.sqrt(weighed * of_rows / columns)
+        by_column = diagonal * np.sqrt(of_columns / rows)
+        whole = math.sqrt(float(of_rows.mean()) / columns) or 1.0
+        # Products of the two, of runs of sorted rows and columns: a few hundred numbers say it.
+        row_runs, column_runs = _runs(by_row), _runs(by_column)
+        sizes = np.outer(row_runs[0], column_runs[0]).ravel() / whole
+        counts = np.outer(row_runs[1], column_runs[1]).ravel()
+        return _Magnitudes(sizes, counts, 9.0 * columns + 2.5 * rows + 800)
+
+    def _gridded(self, spec: TensorSpec, source: Source) -> Gridded | None:
+        if not self.settings.blockwise:
+            return None
+        weights = Weights(bits_of(source.tensors[spec.name]), spec.dtype)
+        return gridded(spec, weights, tiles(spec), source.statistics[spec.name])
 
     def encode(self, source: Source, *, rate_weight: float, seed: int) -> Iterator[Chunk]:
         """Yield the parts; tensors without a curvature come as parts of `ecsq` or, kept exactly, of `lossless`."""
@@ -120,11 +167,15 @@ class Sic(Method):
             if is_group(unit):
                 found = {spec: self._candidate(spec, source, step, (0, spec.num_elements)) for spec in unit}
                 kept = {spec: each for spec, each in found.items() if each is not None}
-                failed |= {spec.name: matrices[spec.name] for spec in unit if spec not in kept}
+                blocked = self._blocked(unit, kept, source, step)
+                kept = {spec: each for spec, each in kept.items() if spec not in blocked}
+                failed |= {spec.name: matrices[spec.name] for spec in unit if spec not in kept and spec not in blocked}
                 if kept:
                     yield self.chunk_of(list(kept), list(kept.values()), seed)
+                if blocked:
+                    yield blockwise.chunk_of(list(blocked), list(blocked.values()), seed)
                 continue
-            chunks = self._tiles(unit[0], source, step, seed)
+            chunks = self._alone(unit[0], source, step, seed)
             if chunks is None:
                 failed[unit[0].name] = matrices[unit[0].name]
             else:
@@ -134,6 +185,48 @@ class Sic(Method):
         rest = replace(others, tensors=left)
         if rest.tensors:
             yield from self._others.encode(rest, rate_weight=rate_weight, seed=seed)
+
+    def _blocked(
+        self, unit: Sequence[TensorSpec], kept: Mapping[TensorSpec, Candidate], source: Source, step: float
+    ) -> dict[TensorSpec, blockwise.Candidate]:
+        """Those of a group that are coded on a grid, as this costs less."""
+        slope = BIT_WORTH * step * step
+        found: dict[TensorSpec, blockwise.Candidate] = {}
+        for spec in unit:
+            grid = self._gridded(spec, source)
+            candidate = grid and grid.candidate(slope)
+            if not candidate:
+                continue
+            if spec in kept:
+                chunk = self.chunk_of([spec], [kept[spec]], 0)
+                if slope * self._total([chunk], source, step) <= candidate.cost + slope * candidate.loss.bits:
+                    continue
+            found[spec] = candidate
+        return found
+
+    def _alone(self, spec: TensorSpec, source: Source, step: float, seed: int) -> list[Chunk] | None:
+        """The parts of a large tensor, by columns or on a grid, whichever costs less; None if there are none."""
+        grid = self._gridded(spec, source)
+        blocked = grid and grid.coded([BIT_WORTH * step * step] * len(grid.spans), seed)
+        if blocked and blocked.total < _CLEARLY * self._magnitudes(spec, source).total(step):
+            return blocked.chunks
+        chunks = self._tiles(spec, source, step, seed)
+        if blocked and (chunks is None or blocked.total < self._total(chunks, source, step)):
+            return blocked.chunks
+        return chunks
+
+    def _total(self, chunks: Sequence[Chunk], source: Source, step: float) -> float:
+        """Bits of a tensor's parts, and what their errors cost in bits where a bit is worth as much as everywhere."""
+        spec = chunks[0].tensors[0]
+        tensor, curvature = source.tensors[spec.name], source.statistics[spec.name]
+        whole = tensor.reshape(spec.num_rows, -1)
+        total = 0.0
+        for chunk in chunks:
+            start, stop = _rows_of(chunk, spec)
+            after = self.decode(chunk)[spec.name].reshape(stop - start, -1)
+            cost = curvature.of_rows(start, stop).cost(whole[start:stop].cpu(), after)
+            total += chunk.losses[0].bits + cost / (BIT_WORTH * step * step)
+        return total
 
     def _tiles(self, spec: TensorSpec, source: Source, step: float, seed: int) -> list[Chunk] | None:
         spans = tiles(spec)
@@ -177,6 +270,13 @@ class Sic(Method):
             if not each.matrix.values.write(Weights(bits_of(tensors[spec.name]), spec.dtype), each.levels):
                 raise Corrupt(f"tensor {spec.name!r} decodes to values that are not finite.")
         return tensors
+
+
+def _rows_of(chunk: Chunk, spec: TensorSpec) -> tuple[int, int]:
+    """Return the rows of a tensor that a part has."""
+    row_length = spec.num_elements // spec.num_rows
+    start, stop = chunk.span or (0, spec.num_elements)
+    return start // row_length, stop // row_length
 
 
 def _runs(values: NDArray[np.float64], most: int = 64) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

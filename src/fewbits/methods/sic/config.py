@@ -13,7 +13,7 @@ class SicConfig(MethodConfig):
     errors count alike; else all have one, as in GPTQ. column_models: give columns and rows of different scale models of
     their own; else all have one. row_weights: let rows that the outputs feel more have finer steps. trellis: let two
     quantisers take turns. row_feedback: where it is known how errors of rows meet, and rows have weights, take what
-    they add up to off the rows to come.
+    they add up to off the rows to come. blockwise: let weights that were quantised in blocks before be coded as such.
     """
 
     feedback: bool = True
@@ -22,3 +22,4 @@ class SicConfig(MethodConfig):
     row_weights: bool = True
     trellis: bool = True
     row_feedback: bool = True
+    blockwise: bool = True
