@@ -23,7 +23,7 @@ from fewbits.plan import TILE
 from fewbits.registry import METHODS, method_class
 from fewbits.sources import entries_of
 from fewbits.tensors import LOSSY_DTYPES
-from tests.golden import handmade, handmade_sic, photos
+from tests.golden import handmade, handmade_blockwise, handmade_sic, photos
 from tests.laws import sources
 
 SEED = handmade.SEED
@@ -252,8 +252,8 @@ def qswd_dtypes() -> Case:
     return Case(encoded("qswd", tensors | {key: sources.normal(rng, 9, 33, dtype=key) for key in LOSSY_DTYPES}, 0.1))
 
 
-def in_small_chunks(made: Callable[[], list[Chunk]]) -> Case:
-    with small_chunks(1 << 13):
+def in_small_chunks(made: Callable[[], list[Chunk]], bits: int = 1 << 13) -> Case:
+    with small_chunks(bits):
         return Case(of_chunks(made()))
 
 
@@ -321,6 +321,51 @@ SIC_CASES: dict[str, Callable[[], Case]] = {
 }
 
 
+def on_blocks(rng: np.random.Generator, dtype: str, shape: tuple[int, int], length: int, *, offsets: bool) -> Tensor:
+    """A matrix that was quantised in blocks once: few scales, offsets and levels, so that little is written."""
+    levels = rng.integers(-1, 2, (shape[0] * shape[1] // length, length))
+    scales = (0.125 + np.arange(7) / 64)[rng.integers(0, 7, (len(levels), 1))]
+    if offsets:
+        values = levels * (rng.random(levels.shape) < 0.05) * scales + rng.integers(-4, 5, (len(levels), 1)) / 16
+    else:
+        scales[1::2] *= -1
+        values = levels * scales  # of which zeros are below 0, if scales are
+    return torch.from_numpy(values.reshape(shape)).to(getattr(torch, dtype))
+
+
+def grids(*dtypes: str) -> dict[str, Tensor]:
+    """A group of matrices, every second one without offsets: of blocks, and of whole rows."""
+    rng = sources.generator(46)
+    return {
+        dtype: on_blocks(rng, dtype, (32, 32), 32 if place % 2 else 16, offsets=place % 2 == 0)
+        for place, dtype in enumerate(dtypes)
+    }
+
+
+def blockwise_tiles() -> Case:
+    """Rows in two tiles."""
+    with small_parts("blockwise"):
+        rows = on_blocks(sources.generator(47), "float32", (64, 32), 16, offsets=True)
+        return Case(encoded("blockwise", {"rows": rows}, 0.0))
+
+
+def blockwise_bare() -> Case:
+    """A receiver whose weight is on a grid."""
+    made = nn.Linear(32, 32, bias=False)
+    with torch.no_grad():
+        made.weight.copy_(on_blocks(sources.generator(48), "float32", (32, 32), 32, offsets=False))
+    return Case(encoded("blockwise", made.state_dict(keep_vars=True), 0.0, bare=True), made)
+
+
+BLOCKWISE_CASES: dict[str, Callable[[], Case]] = {
+    "exact": lambda: Case(encoded("blockwise", grids("float16", "float64") | {"bias": torch.tensor([1.5, 0.3])}, 0.0)),
+    "coarse": lambda: Case(encoded("blockwise", grids("bfloat16"), 1.0)),
+    "tiles": blockwise_tiles,
+    "bare": blockwise_bare,
+    "models": lambda: in_small_chunks(handmade_blockwise.blockwise_chunks, 1 << 9),
+}
+
+
 def image(codec: str, quality: int, tensors: Mapping[str, Tensor]) -> Case:
     return Case(encoded("image", tensors, 0.0, config=ImageConfig(photos.digest_of(codec), quality)))
 
@@ -348,6 +393,8 @@ def cases_of(id: str) -> dict[str, Callable[[], Case]]:
     """The cases of a method, by name; the same for every method but where its page has more."""
     if id == "image":  # it knows images only; the others' cases are not for it
         return IMAGE_CASES
+    if id == "blockwise":  # of the others' cases, none has a grid
+        return BLOCKWISE_CASES
     rate = 0.0 if id == "lossless" else 0.1
     metadata = {"format": "pt", "licence": "none", "ключ": "значение"}
     small_dtypes = {key: tensor[:3, :11] for key, tensor in sources.every_dtype().items()}

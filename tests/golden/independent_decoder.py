@@ -2,8 +2,9 @@
 
 It shares no code with the package: NumPy, zlib and a CBOR library are all it needs, next to `adaptive_decoder.py`
 (section 9.4), `shared_randomness.py` (section 12), `image_decoder.py` (docs/payload/image.md), `sic_decoder.py`
-(docs/payload/sic.md) and the constants in `src/fewbits/models/shipped_tables.csv`. Its sections carry the numbers of
-`docs/format.md`, so that the two can be read side by side. Clarity comes before speed.
+(docs/payload/sic.md), `blockwise_decoder.py` (docs/payload/blockwise.md) and the constants in
+`src/fewbits/models/shipped_tables.csv`. Its sections carry the numbers of `docs/format.md`, so that the two can be
+read side by side. Clarity comes before speed.
 
     python independent_decoder.py FILE      prints name, dtype, shape and CRC of every tensor
 """
@@ -25,10 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 try:
-    from tests.golden import adaptive_decoder, image_decoder, shared_randomness, sic_decoder
+    from tests.golden import adaptive_decoder, blockwise_decoder, image_decoder, shared_randomness, sic_decoder
 except ImportError:  # run as a program, from any folder
-    sys.modules.setdefault("independent_decoder", sys.modules[__name__])  # two of them import this module, once
+    sys.modules.setdefault("independent_decoder", sys.modules[__name__])  # some of them import this module, once
     import adaptive_decoder
+    import blockwise_decoder
     import image_decoder
     import shared_randomness
     import sic_decoder
@@ -104,7 +106,7 @@ def unpack_bits(data: bytes) -> Array:
 
 MAGIC = b"\x89FWB"
 SECTION_CAP = 1 << 26
-VERSIONS = {"lossless": 1, "ecsq": 1, "epr": 2, "miracle": 1, "image": 1, "qswd": 1, "sic": 2}
+VERSIONS = {"lossless": 1, "ecsq": 1, "epr": 2, "miracle": 1, "image": 1, "qswd": 1, "sic": 2, "blockwise": 1}
 
 
 class File(NamedTuple):
@@ -409,7 +411,7 @@ def claim(tensors: list[Tensor], parts: list[Part], num_methods: int) -> list[li
 
 # ---- 5 The bare profile ------------------------------------------------------------------------------------
 
-BARE_CODES = {1: "lossless", 2: "ecsq", 3: "epr", 4: "miracle", 5: "image", 6: "qswd", 7: "sic"}
+BARE_CODES = dict(enumerate(("lossless", "ecsq", "epr", "miracle", "image", "qswd", "sic", "blockwise"), start=1))
 
 
 def read_bare(c: Cursor, module_tensors: Sequence[tuple[Any, ...]] | None) -> File:
@@ -778,6 +780,8 @@ def decode_part(method: str, tensors: list[Tensor], pieces: list[Piece], payload
         return [image_decoder.decode_image(c, tensors[pieces[0].position], pieces[0], seed).ravel()]
     if method == "sic":
         return sic_decoder.decode_sic(c, tensors, pieces)
+    if method == "blockwise":
+        return blockwise_decoder.decode_blockwise(c, tensors, pieces)
     read = {"lossless": read_lossless, "ecsq": read_ecsq, "qswd": read_qswd}[method]
     described = [read(c, tensors[p.position], *array_rows(tensors[p.position], p)) for p in pieces]
     decode_body(c, [array for arrays, _ in described for array in arrays])

@@ -13,7 +13,7 @@ import pytest
 import fewbits
 from fewbits.coder.rans import decode_wide
 from fewbits.registry import METHODS, method_class
-from tests.golden import independent_decoder, shared_randomness, sic_decoder
+from tests.golden import blockwise_decoder, independent_decoder, shared_randomness, sic_decoder
 from tests.golden.files import FOLDER, Golden, described, digest, golden_paths
 from tests.golden.independent_decoder import Cursor, Levels, decode_file
 
@@ -79,10 +79,13 @@ def test_every_golden_file_has_its_tensors_beside_it_and_nothing_else_is_there()
 
 
 def test_the_second_decoder_shares_no_code_with_the_package(repository: Path) -> None:
-    names = ("independent_decoder", "adaptive_decoder", "image_decoder", "shared_randomness", "sic_decoder")
+    names = ("independent_decoder", "adaptive_decoder", "blockwise_decoder", "image_decoder", "shared_randomness")
+    names = (*names, "sic_decoder")
     own = {f"import {name}{end}" for name in names for end in ("", " as base")}
     own |= {"from tests.golden import " + tail for tail in ("independent_decoder as base", "shared_randomness")}
-    own |= {"from tests.golden import adaptive_decoder, image_decoder, shared_randomness, sic_decoder"}
+    own |= {
+        "from tests.golden import adaptive_decoder, blockwise_decoder, image_decoder, shared_randomness, sic_decoder"
+    }
     for name in names:
         source = (repository / f"tests/golden/{name}.py").read_text("utf-8")
         imports = [line.strip() for line in source.splitlines() if line.lstrip().startswith(("import ", "from "))]
@@ -139,12 +142,14 @@ def test_the_golden_files_of_miracle_visit_every_kind_of_candidates_and_every_fl
     assert {0, 17, 63, 64, 65} <= codes
 
 
+LEAST_NORMAL = {"float32": 1 << 23, "float16": 1 << 10, "bfloat16": 1 << 7, "float64": 1 << 52}  # its bits
+
+
 def kinds_of_sic(matrix: sic_decoder.Matrix, bits: Any) -> dict[str, bool]:
     """What the page has beside the usual, and whether this matrix has it."""
     sums = matrix.side[1].q.view(np.int64)[:, None] + matrix.rows_codes()[1]
     last = len(matrix.models) - 1
     sign = 1 << matrix.tensor.width - 1
-    least_normal = {"float32": 1 << 23, "float16": 1 << 10, "bfloat16": 1 << 7, "float64": 1 << 52}[matrix.tensor.dtype]
     magnitudes = bits & bits.dtype.type(sign - 1)
     return {
         "a tile": bits.size < matrix.tensor.elements,
@@ -159,7 +164,7 @@ def kinds_of_sic(matrix: sic_decoder.Matrix, bits: Any) -> dict[str, bool]:
         "the greatest correction": bool(matrix.corrections.max() == 127),
         "the least correction": bool(matrix.corrections.min() == -128),
         "no corrections of the last models": bool(matrix.corrections.any() and not matrix.corrections[-1].any()),
-        "subnormal values": bool(((magnitudes > 0) & (magnitudes < least_normal)).any()),
+        "subnormal values": bool(((magnitudes > 0) & (magnitudes < LEAST_NORMAL[matrix.tensor.dtype])).any()),
         "negative zeros": bool((bits == sign).any()),
     }
 
@@ -185,6 +190,92 @@ def test_the_golden_files_of_sic_visit_all_of_its_page() -> None:
     assert paths == {0, 1, 2, 4, 8, 16, 32}
     assert dtypes == set(independent_decoder.QUANTISED)
     assert [kind for kind, there in kinds.items() if not there] == []
+
+
+def kinds_of_blockwise(blocks: blockwise_decoder.Blocks, bits: Any) -> dict[str, bool]:
+    """What the page has, and whether these blocks have it."""
+    tensor, (levels, *sides) = blocks.tensor, blocks.arrays
+    sign = 1 << tensor.width - 1
+    magnitudes = bits & bits.dtype.type(sign - 1)
+    is_exact, columns = bool(blocks.heads), tensor.rows[1]
+    side_values = [blockwise_decoder.signed(side) for side in sides]
+    signed_heads = [bool(head & blockwise_decoder.SIGNED) for head in blocks.heads]
+    drops = [head & blockwise_decoder.DROPPED for head in blocks.heads]
+    models = [array.models[0] for array in blocks.arrays]
+    least_normal = LEAST_NORMAL[tensor.dtype]
+    return {
+        f"{'float32' if is_exact else 'whole'}, {'with' if len(sides) == 2 else 'without'} offsets": True,
+        f"{tensor.dtype}, {'float32' if is_exact else 'whole'}": True,
+        "whole rows": blocks.length == columns > 1,
+        "parts of rows": 1 < blocks.length < columns,
+        "blocks of one element": blocks.length == 1,
+        "a tile": bits.size < tensor.elements and bits.size % columns == 0,
+        "a tile that is not of whole rows": bits.size < tensor.elements and bits.size % columns > 0,
+        "one dimension": len(tensor.shape) == 1,
+        "no dimension": len(tensor.shape) == 0,
+        "more than two dimensions": len(tensor.shape) > 2,
+        "the least unit": blocks.unit == blockwise_decoder.UNITS[0],
+        "the greatest unit": blocks.unit == blockwise_decoder.UNITS[1],
+        "the least shift": blocks.shift == blockwise_decoder.SHIFTS[0],
+        "the greatest shift": blocks.shift == blockwise_decoder.SHIFTS[1],
+        "no shift of scales and offsets": not is_exact and blocks.shift == 0 and len(sides) == 2,
+        "as many units as there may be": not is_exact and bool(np.abs(side_values[0]).max() == (1 << 31) - 1),
+        "scales below 0": not is_exact and bool(side_values[0].min() < 0),
+        "offsets below 0": not is_exact and len(sides) == 2 and bool(side_values[1].min() < 0),
+        "signed scales": signed_heads[:1] == [True],
+        "unsigned scales": signed_heads[:1] == [False],
+        "signed offsets": signed_heads[1:] == [True],
+        "unsigned offsets": signed_heads[1:] == [False],
+        "a sign among the magnitude": any(
+            bool(((side.q & np.uint64(0xFFFFFFFF)) >> np.uint64(31 - drop)).any())
+            for side, drop, signed in zip(sides, drops, signed_heads, strict=False)
+            if not signed
+        ),
+        "bits dropped": max(drops, default=0) > 0,
+        "no bits dropped": min(drops, default=1) == 0,
+        "negative zeros": bool((bits == sign).any()),
+        "subnormal values": bool(((magnitudes > 0) & (magnitudes < least_normal)).any()),
+        f"subnormal values of {tensor.dtype}": bool(((magnitudes > 0) & (magnitudes < least_normal)).any()),
+        "raw bits of levels": models[0].table is None and models[0].shift > 0,
+        "raw bits of scales or offsets": any(model.table is None and model.shift > 0 for model in models[1:]),
+        "a constant": any(model.table is None and model.shift == 0 for model in models),
+        "tables": any(model.table is not None for model in models),
+        "a shifted table": any(model.table is not None and model.shift > 0 for model in models),
+        "escapes": any(
+            bool(((h := array.h.view(np.int64)) < model.table.lo).any() or (h >= model.table.lo + model.table.n).any())
+            for array, model in zip(blocks.arrays, models, strict=True)
+            if model.table is not None
+        ),
+        "integers of more than 32 bits": bool(levels.q.view(np.int64).max() >= 1 << 32),
+    }
+
+
+def test_the_golden_files_of_blockwise_visit_all_of_its_page() -> None:
+    kinds: dict[str, bool] = {}
+    counts: set[int] = set()
+
+    def values(blocks: blockwise_decoder.Blocks) -> Any:
+        bits = found(blocks)
+        for kind, there in kinds_of_blockwise(blocks, bits).items():
+            kinds[kind] = kinds.get(kind, False) or there
+        return bits
+
+    def decode_blockwise(c: Cursor, tensors: Any, pieces: Any) -> Any:
+        counts.add(len(pieces))
+        return decode(c, tensors, pieces)
+
+    found, decode = blockwise_decoder.Blocks.values, blockwise_decoder.decode_blockwise
+    with (
+        mock.patch.object(blockwise_decoder.Blocks, "values", values),
+        mock.patch.object(blockwise_decoder, "decode_blockwise", decode_blockwise),
+    ):
+        for path in PATHS:
+            if path.stem.startswith("blockwise-1-"):
+                decode_file(path.read_bytes(), module_tensors=Golden.read(path).module)
+    assert [kind for kind, there in kinds.items() if not there] == ["subnormal values of float64"]  # it has none
+    assert {1, 2} <= counts
+    assert {f"{kind}, {tail} offsets" for kind in ("float32", "whole") for tail in ("with", "without")} <= set(kinds)
+    assert {f"{kind}, {tail}" for kind in independent_decoder.QUANTISED for tail in ("float32", "whole")} <= set(kinds)
 
 
 def test_the_second_decoder_gives_the_examples_of_the_pages_on_randomness() -> None:

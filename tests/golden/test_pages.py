@@ -10,12 +10,13 @@ import pytest
 from fewbits import errors
 from fewbits.chunk import DTYPES, Chunk, TensorSpec
 from fewbits.container import format as container_format
+from fewbits.methods.blockwise import payload as blockwise_payload
 from fewbits.methods.miracle import layout
 from fewbits.methods.miracle import payload as miracle_payload
 from fewbits.methods.sic import payload as sic_payload
 from fewbits.quantize import columns, parameter_decoders
 from fewbits.registry import METHODS, method_class
-from tests.golden import independent_decoder, sic_decoder
+from tests.golden import blockwise_decoder, independent_decoder, sic_decoder
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +147,40 @@ def test_the_example_of_sics_page(repository: Path) -> None:
     tensor, piece = independent_decoder.Tensor("w", "float32", (3, 3)), independent_decoder.Piece(0, 0, 9)
     (bits,) = independent_decoder.decode_part("sic", [tensor], [piece], payload, 0)
     assert bits.view(np.float32).reshape(3, 3).tolist() == matrix
+
+
+def test_the_numbers_of_blockwises_page(repository: Path) -> None:
+    page = (repository / "docs" / "payload" / "blockwise.md").read_text("utf-8")
+    rows_of = {cells[0]: cells[2].replace("−", "-") for cells in rows(page, "| field")}
+    assert "bit 0: blocks have offsets; bit 1: scales and offsets are float32" in rows_of["flags"]
+    assert (blockwise_decoder.OFFSETS, blockwise_decoder.FLOATS) == (1, 2)
+    length = int(re.search(r"at most (\d+) elements", rows_of["length"])[1])
+    assert length == blockwise_payload.MOST_LENGTH == blockwise_decoder.MOST_LENGTH
+    unit, shift = (
+        tuple(map(int, re.search(r"(-\d+) … (\d+)", rows_of[field]).groups())) for field in ("unit", "shift")
+    )
+    assert unit == (blockwise_payload.LEAST_UNIT, blockwise_payload.MOST_UNIT) == blockwise_decoder.UNITS
+    assert shift == (-blockwise_payload.MOST_SHIFT, blockwise_payload.MOST_SHIFT) == blockwise_decoder.SHIFTS
+    first, last, sign = re.search(r"bits (\d)–(\d): t, .*; bit (\d): signed", rows_of["head of scales"]).groups()
+    assert (2 << int(last)) - (1 << int(first)) == blockwise_decoder.DROPPED
+    assert 1 << int(sign) == blockwise_decoder.SIGNED
+    signed = blockwise_payload.side_array(np.array([-1.5], np.float32))
+    assert signed.head[0] == 1 << int(sign) | 22  # of a mantissa that is .1, so much is dropped
+    assert "is below 2³¹;" in page and blockwise_decoder.WHOLE_BOUND == 1 << 31
+    for most, is_bounded in (((1 << 31) - 1, True), (-(1 << 31), False)):
+        one, many = np.ones((1, 1), np.int32), np.array([most], np.int32)
+        assert blockwise_payload.Blocks(one, many, None).are_bounded() == is_bounded
+
+
+def test_the_example_of_blockwises_page(repository: Path) -> None:
+    page = (repository / "docs" / "payload" / "blockwise.md").read_text("utf-8")
+    example = [float(value.replace("−", "-")) for value in page.splitlines()[-1].split()]
+    # All bits are raw: three of levels, from -2 on; two of scales and three of offsets, from 0 on.
+    models = bytes([*(193, 3, 3), *(193, 2, 0), *(193, 3, 0)])
+    levels = sum(level + 2 << 3 * place for place, level in enumerate((-1, 0, 2, 1, 1, -2))).to_bytes(3, "little")
+    payload = bytes([1, 2, 3, 2]) + models + bytes(3) + levels + bytes([3 | 1 << 2, 0 | 5 << 3])
+    chunk = Chunk("blockwise", 1, {}, 0, (TensorSpec("w", "float32", (1, 6)),), payload)
+    assert method_class("blockwise")().decode(chunk)["w"].tolist() == [example]
+    tensor, piece = independent_decoder.Tensor("w", "float32", (1, 6)), independent_decoder.Piece(0, 0, 6)
+    (bits,) = independent_decoder.decode_part("blockwise", [tensor], [piece], payload, 0)
+    assert bits.view(np.float32).tolist() == example

@@ -95,7 +95,9 @@ def test_every_flipped_payload_bit_with_its_checksum_repaired_is_refused_or_well
 @pytest.mark.parametrize(
     ("id", "case"),
     [
-        *itertools.product((id for id in METHODS if id != "image"), ["low-entropy", "network", "dtypes"]),
+        *itertools.product(
+            (id for id in METHODS if id not in ("image", "blockwise")), ["low-entropy", "network", "dtypes"]
+        ),
         *((id, "models") for id in METHODS if id not in ("miracle", "image")),
         *(("image", case) for case in ("hyperprior-soft", "factorized-universal", "factorized-straight", "tiles")),
         *(("miracle", case) for case in ("payloads", "own", "lattice", "sharing", "coded", "coded-few")),
@@ -104,6 +106,7 @@ def test_every_flipped_payload_bit_with_its_checksum_repaired_is_refused_or_well
         ("lossless", "masks"),
         ("ecsq", "trellis"),
         *(("sic", case) for case in ("edges", "paths", "plain", "rounded", "tiles")),
+        *(("blockwise", case) for case in ("exact", "coarse", "tiles")),
     ],
 )
 @pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
@@ -150,6 +153,8 @@ def front(id: str, models: bytes) -> bytes:
         "qswd": struct.pack("<3Bf", 0, 1, 1, 1) + NO_TABLE + NO_TABLE[:2] + write_sint(1) + models,
         # One path, one class of rows, one model, of levels that are 0, and steps of 1; then that of column codes.
         "sic": bytes(6) + 2 * NO_TABLE + models,
+        # Blocks of one element, unit 1, levels that are 0; then the model of scales.
+        "blockwise": bytes(4) + NO_TABLE + models,
         "image": bytes.fromhex(digest_of("hyperprior-soft")) + b"\0" + write_uint(len(models)) + models,
     }[id]
 
@@ -282,7 +287,7 @@ def test_flags_without_a_meaning_are_corrupt(flags: int) -> None:
         decode([chunk("ecsq", payload, TensorSpec("weight", "float32", (3,)))])
 
 
-@pytest.mark.parametrize("id", ["ecsq", "epr", "miracle", "sic"])
+@pytest.mark.parametrize("id", ["ecsq", "epr", "miracle", "sic", "blockwise"])
 @pytest.mark.parametrize("dtype", ["int32", "bool", "complex64", "float8_e4m3fn"])
 def test_a_lossy_payload_of_another_dtype_is_corrupt(id: str, dtype: str) -> None:
     with pytest.raises(Corrupt, match="weight"):

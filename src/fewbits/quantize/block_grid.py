@@ -165,7 +165,9 @@ def _sharpened(values: NDArray[np.float64], scales: NDArray[np.float64], mantiss
     magnitudes = np.abs(values)
     least = np.divide(magnitudes - rounding, levels, out=np.full_like(values, -np.inf), where=levels > 0).max(1)
     most = np.divide(magnitudes + rounding, levels, out=np.full_like(values, np.inf), where=levels > 0).min(1)
-    return np.where(np.isfinite(least), np.sign(scales) * (least + most) / 2, 0.0)
+    there = np.isfinite(least)
+    middles = np.add(least, most, out=np.zeros_like(least), where=there)  # a block of zeros has none
+    return np.sign(scales) * middles / 2
 
 
 def _make_exact(

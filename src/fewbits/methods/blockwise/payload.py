@@ -70,8 +70,9 @@ class Blocks(NamedTuple):
         for start in range(0, count, some):
             rows = slice(start, start + some)
             part = Weights(weights.bits[start * length : (start + some) * length], weights.dtype)
-            part.bits[:] = rounded_bits(self._values(rows).ravel(), weights.dtype)
-            finite = finite and bool(np.isfinite(_held(part)).all())
+            values = self._values(rows).ravel()
+            part.bits[:] = rounded_bits(values, weights.dtype)
+            finite = finite and bool(np.isfinite(values).all()) and bool(np.isfinite(_held(part)).all())
         return finite
 
     def _values(self, rows: slice) -> NDArray[np.float32]:
@@ -191,13 +192,14 @@ class _Described(NamedTuple):
         return found
 
     def _floats(self, integers: NDArray[np.int32], head: int) -> NDArray[np.float32]:
-        signed, drop = head >> 7, head & 0x1F
-        words = integers.view(np.uint32).astype(np.uint64)
-        magnitudes = words >> np.uint64(signed) << np.uint64(drop)
-        if (magnitudes >> np.uint64(31 if signed else 32)).any():
+        signed, drop = np.uint32(head >> 7), np.uint32(head & 0x1F)
+        words = integers.view(np.uint32)
+        magnitudes = words >> signed
+        if int(magnitudes.max(initial=0)) << int(drop) >= 1 << (31 if signed else 32):
             raise Corrupt(f"tensor {self.name!r} has a scale or an offset too wide for float32.")
-        magnitudes |= (words & np.uint64(signed)) << np.uint64(31)
-        return magnitudes.astype(np.uint32).view(np.float32)
+        magnitudes <<= drop
+        magnitudes |= (words & signed) << np.uint32(31)
+        return magnitudes.view(np.float32)
 
 
 def blocks_of(
