@@ -97,7 +97,9 @@ def rows(options: Options) -> Iterator[Row]:
         if not options.rivals_only and options.wants("lossless"):
             yield _lossless(smollm, Path(scratch) / "smollm.fewbits", options.seed)
         if not options.rivals_only and options.wants("checkpoint"):
-            yield from _without_text(smollm, Path(scratch), original, options.seed)
+            yield from _bare(smollm, Path(scratch), original, options.seed)
+        if not options.rivals_only and options.wants("module"):
+            yield from _by_itself(smollm, Path(scratch) / "smollm.fewbits", original, options.seed)
         if not options.rivals_only and options.wants("one_call"):
             yield _one_call(smollm, Path(scratch) / "smollm.fewbits", options.seed)
         if not options.rivals_only and options.wants("calibrated"):
@@ -132,21 +134,32 @@ def _lossless(smollm: _Smollm, path: Path, seed: int) -> Row:
     return Row("fewbits lossless", measured, (), {"seed": seed})
 
 
-def _without_text(smollm: _Smollm, scratch: Path, original: float, seed: int) -> Iterator[Row]:
-    """The checkpoint, and the module by itself; and the memory that the first takes."""
+def _bare(smollm: _Smollm, scratch: Path, original: float, seed: int) -> Iterator[Row]:
+    """The checkpoint alone, and the memory that it takes."""
     from safetensors.torch import save_file
 
     source, path = scratch / "smollm.safetensors", scratch / "smollm.fewbits"
     save_file(smollm.tensors, source)
-    for with_module, bits in ((False, BITS[0]), (True, BITS[0]), (False, BITS[1]), (True, BITS[1])):
-        asked = (Figure("perplexity", "<=", round(MOST_PERPLEXITY * original, 4)),) if bits == BITS[0] else ()
-        name = f"fewbits {'module ' if with_module else ''}{bits:g} bits"
-        said = {"inputs": "synthetic"} if with_module else {}  # text that the model makes itself
-        yield _row(smollm, name, path, bits, seed, asked, said, said or {"source": source})
+    for bits in BITS:
+        yield _row(smollm, f"fewbits {bits:g} bits", path, bits, seed, _asked(bits, original), {}, {"source": source})
     arguments = json.dumps({"bits": BITS[0], "seed": seed})
     row = memory_row("compress", "SmolLM2", 4 * smollm.num_weights, str(source), str(path), arguments)
     asked = (Figure("times_float32_size", "<=", MEMORY_BOUND),)
     yield Row(row.name, row.measured, asked if row.measured else (), row.settings)
+
+
+def _by_itself(smollm: _Smollm, path: Path, original: float, seed: int) -> Iterator[Row]:
+    """The module, tried on text that it makes itself."""
+    for bits in BITS:
+        asked = _asked(bits, original)
+        if asked:
+            asked += (Figure("times_float32_size", "<=", MEMORY_BOUND),)
+        said = {"inputs": "synthetic"}
+        yield _row(smollm, f"fewbits module {bits:g} bits", path, bits, seed, asked, said, said)
+
+
+def _asked(bits: float, original: float) -> tuple[Figure, ...]:
+    return (Figure("perplexity", "<=", round(MOST_PERPLEXITY * original, 4)),) if bits == BITS[0] else ()
 
 
 def _probed_row(smollm: _Smollm, name: str, path: Path, bits: float, seed: int, asked: tuple[Figure, ...] = ()) -> Row:

@@ -21,7 +21,7 @@ from fewbits.methods.ecsq.config import EcsqConfig
 from fewbits.methods.ecsq.payload import PAYLOAD_VERSION, described, description, steps_of
 from fewbits.methods.ecsq.quantiser import Quantiser
 from fewbits.methods.ecsq.steps import sensitivity_in, spans_of, step_of, surveys_of
-from fewbits.methods.ecsq.surveys import BlockSurvey, EcsqSurvey
+from fewbits.methods.ecsq.surveys import BlockSurvey, EcsqSurvey, Outlay
 from fewbits.methods.lossless import Lossless, code_bits
 from fewbits.plan import group_small, is_group, tile_rows, tiles
 from fewbits.quantize.elements import TrellisElements
@@ -116,7 +116,9 @@ class Ecsq(Method):
                 item, note = self._code(spec, weights, step, whole, exact_bits)
                 grid, slope = self._gridded(spec, weights, [whole]), BIT_WORTH * step * step
                 candidate = grid and grid.candidate(slope)
-                if candidate and candidate.cost + slope * candidate.loss.bits < _total(item, slope, exact_bits):
+                if candidate and _outlay_on(candidate, slope).is_less(
+                    _outlay(item, slope, exact_bits), is_known=own is not None
+                ):
                     blocked.append((spec, candidate))
                     continue
             if item is None:
@@ -147,7 +149,9 @@ class Ecsq(Method):
         chunks, note = self._tiles(spec, weights, spans, steps, exact_bits, seed)
         grid = self._gridded(spec, weights, spans)
         blocked = grid and grid.coded(slopes, seed)
-        if blocked and blocked.total < (exact_bits() if chunks is None else _total_of(chunks, slopes)):
+        if blocked and Outlay(blocked.total, blocked.bits).is_less(
+            _outlay_of(chunks, slopes, exact_bits), is_known=sensitivity is not None
+        ):
             yield from blocked.chunks
         elif chunks is None:
             yield from self._lossless.encode_unit([(spec, tensor, note)], seed)
@@ -220,17 +224,26 @@ class Ecsq(Method):
         return tensors
 
 
-def _total_of(chunks: Sequence[Chunk], slopes: Sequence[float]) -> float:
-    """Bits of a tensor's parts, and what their errors cost in bits where a bit is worth so much in each."""
+def _outlay_of(chunks: Sequence[Chunk] | None, slopes: Sequence[float], exact_bits: Callable[[], float]) -> Outlay:
+    """What a tensor's parts take, where a bit is worth so much in each; None is kept exactly."""
+    if chunks is None:
+        return Outlay(exact_bits(), exact_bits())
     losses = [chunk.losses[0] for chunk in chunks]
-    return sum(loss.bits + loss.squared_error / slope for loss, slope in zip(losses, slopes, strict=True))
+    errors = sum(loss.squared_error / slope for loss, slope in zip(losses, slopes, strict=True))
+    bits = sum(loss.bits for loss in losses)
+    return Outlay(bits + errors, bits)
 
 
-def _total(item: Coded | None, slope: float, exact_bits: Callable[[], float]) -> float:
-    """Errors and bits of a tensor together; None is kept exactly."""
+def _outlay(item: Coded | None, slope: float, exact_bits: Callable[[], float]) -> Outlay:
+    """What a small tensor takes; None is kept exactly."""
     if item is None:
-        return slope * exact_bits()
-    return item.loss.squared_error + slope * item.loss.bits
+        return Outlay(exact_bits(), exact_bits())
+    return Outlay(item.loss.bits + item.loss.squared_error / slope, item.loss.bits)
+
+
+def _outlay_on(candidate: Candidate, slope: float) -> Outlay:
+    """What a small tensor takes on its grid."""
+    return Outlay(candidate.loss.bits + candidate.loss.squared_error / slope, candidate.loss.bits)
 
 
 def _exact_bits(spec: TensorSpec, weights: Weights) -> Callable[[], float]:
