@@ -10,13 +10,11 @@ Source: WaterSIC (2026), on GPTQ (Frantar et al. 2023); differs: models by colum
 column.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fewbits.chunk import Chunk, TensorSpec
@@ -25,12 +23,12 @@ from fewbits.coder.scratch import scratch_array
 from fewbits.errors import Corrupt
 from fewbits.method import Curvature, Method, Source, Survey
 from fewbits.methods import blockwise
-from fewbits.methods.blockwise import BlockRates, Gridded, gridded
+from fewbits.methods.blockwise import Gridded, gridded
 from fewbits.methods.ecsq import Ecsq
 from fewbits.methods.sic.config import SicConfig
 from fewbits.methods.sic.payload import PAYLOAD_VERSION, payload_of, written_of
-from fewbits.methods.sic.problem import energies, factor_of, row_weights
 from fewbits.methods.sic.quantiser import Candidate, MatrixQuantiser
+from fewbits.methods.sic.surveys import Magnitudes, SicSurvey, magnitudes_of, step_of
 from fewbits.native import release_memory
 from fewbits.plan import group_small, is_group, tile_rows, tiles
 from fewbits.quantize.rounding import BIT_WORTH
@@ -41,68 +39,7 @@ __all__ = ["Sic", "SicConfig"]
 
 _LEAST_ROWS = 16  # below, saying what columns are costs more than it gains
 _LEAST_ELEMENTS = 256
-_TRELLIS_ERROR = 0.8  # of the error of scalar quantisation at as many bits
 _CLEARLY = 0.8  # of what coding by columns is expected to cost: on a grid less than that, and columns are not tried
-
-
-class _Magnitudes(NamedTuple):
-    """Magnitudes of a matrix in the units in which errors count.
-
-    sizes: (N,) float64, of runs of elements; counts: (N,), how many elements have each; blocks: of a matrix that may be
-    coded on a grid, what is known of that.
-    """
-
-    sizes: NDArray[np.float64]
-    counts: NDArray[np.float64]
-    side_bits: float
-    blocks: tuple[BlockRates, ...] = ()
-
-    def bits(self, step: float) -> float:
-        """Expected bits at a step of scalar quantisation, coded by columns."""
-        bits = 0.5 * np.log2(1 + (4.13 / step * self.sizes) ** 2)  # a Gaussian of entropy log2(4.13 sigma / step)
-        return float((bits * self.counts).sum()) + self.side_bits
-
-    def total(self, step: float) -> float:
-        """The same, and what errors cost in bits where a bit is worth as much as everywhere."""
-        errors = float((np.minimum(self.sizes**2, step * step / 12) * self.counts).sum())
-        return self.bits(step) + _TRELLIS_ERROR * errors / (BIT_WORTH * step * step)
-
-
-@dataclass(frozen=True)
-class SicSurvey:
-    """Magnitudes of matrices, those of all that lie on no grid as of one, and the survey of all other tensors."""
-
-    matrices: tuple[_Magnitudes, ...]
-    rate_divisor: int
-    others: Survey
-
-    @classmethod
-    def of(cls, matrices: Sequence[_Magnitudes], rate_divisor: int, others: Survey) -> "SicSurvey":
-        """Join matrices: a search asks for bits dozens of times."""
-        plain = [each for each in matrices if not each.blocks]
-        sizes = np.concatenate([np.zeros(0), *(each.sizes for each in plain)])
-        counts = np.concatenate([np.zeros(0), *(each.counts for each in plain)])
-        joined = _Magnitudes(sizes, counts, sum(each.side_bits for each in plain))
-        return cls((joined, *(each for each in matrices if each.blocks)), rate_divisor, others)
-
-    def bits(self, rate_weight: float) -> float:
-        """Expected bits of all tensors."""
-        step = _step_of(rate_weight, self.rate_divisor)
-        return sum(_expected_bits(each, step) for each in self.matrices) + self.others.bits(rate_weight)
-
-
-def _expected_bits(matrix: _Magnitudes, step: float) -> float:
-    """Bits by columns or, where errors and bits together are less, on a grid."""
-    slope = BIT_WORTH * step * step
-    found = [each.expected(slope) for each in matrix.blocks]
-    if found and sum(each.cost for each in found) < slope * matrix.total(step):
-        return sum(each.bits for each in found)
-    return matrix.bits(step)
-
-
-def _step_of(rate_weight: float, divisor: int) -> float:
-    """The step of scalar quantisation at which a bit buys as much as everywhere, in the root of a loss."""
-    return math.sqrt(rate_weight / divisor / BIT_WORTH)
 
 
 class Sic(Method):
@@ -128,7 +65,7 @@ class Sic(Method):
     def survey(self, source: Source) -> Survey:
         """Measure magnitudes."""
         matrices, others = _parted(source)
-        found: list[_Magnitudes] = []
+        found: list[Magnitudes] = []
         for name, tensor in matrices.items():
             spec = spec_of(name, tensor)
             grid = self._gridded(spec, source)
@@ -136,20 +73,9 @@ class Sic(Method):
             found.append(self._magnitudes(spec, source)._replace(blocks=tuple(blocks)))
         return SicSurvey.of(found, source.rate_divisor, self._others.survey(others))
 
-    def _magnitudes(self, spec: TensorSpec, source: Source) -> _Magnitudes:
-        curvature: Curvature = source.statistics[spec.name]
-        rows, columns = curvature.outputs.size, len(curvature.inputs)
-        of_rows, of_columns = energies(Weights(bits_of(source.tensors[spec.name]), spec.dtype), rows)
-        diagonal = np.diag(factor_of(curvature.inputs))
-        weighed = row_weights(curvature, of_rows, diagonal, self.settings, step=0.0)[0]
-        by_row = np.sqrt(weighed * of_rows / columns)
-        by_column = diagonal * np.sqrt(of_columns / rows)
-        whole = math.sqrt(float(of_rows.mean()) / columns) or 1.0
-        # Products of the two, of runs of sorted rows and columns: a few hundred numbers say it.
-        row_runs, column_runs = _runs(by_row), _runs(by_column)
-        sizes = np.outer(row_runs[0], column_runs[0]).ravel() / whole
-        counts = np.outer(row_runs[1], column_runs[1]).ravel()
-        return _Magnitudes(sizes, counts, 9.0 * columns + 2.5 * rows + 800)
+    def _magnitudes(self, spec: TensorSpec, source: Source) -> Magnitudes:
+        weights = Weights(bits_of(source.tensors[spec.name]), spec.dtype)
+        return magnitudes_of(weights, source.statistics[spec.name], self.settings)
 
     def _gridded(self, spec: TensorSpec, source: Source) -> Gridded | None:
         if not self.settings.blockwise:
@@ -160,7 +86,7 @@ class Sic(Method):
     def encode(self, source: Source, *, rate_weight: float, seed: int) -> Iterator[Chunk]:
         """Yield the parts; tensors without a curvature come as parts of `ecsq` or, kept exactly, of `lossless`."""
         matrices, others = _parted(source)
-        step = _step_of(rate_weight, source.rate_divisor)
+        step = step_of(rate_weight, source.rate_divisor)
         specs = [spec_of(name, tensor) for name, tensor in matrices.items()]
         failed: dict[str, Tensor] = {}
         for unit in group_small(specs):
@@ -277,12 +203,6 @@ def _rows_of(chunk: Chunk, spec: TensorSpec) -> tuple[int, int]:
     row_length = spec.num_elements // spec.num_rows
     start, stop = chunk.span or (0, spec.num_elements)
     return start // row_length, stop // row_length
-
-
-def _runs(values: NDArray[np.float64], most: int = 64) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Means of runs of the sorted values (N,), and how many each has."""
-    parts = np.array_split(np.sort(values), min(most, values.size))
-    return np.array([part.mean() for part in parts]), np.array([float(part.size) for part in parts])
 
 
 def _parted(source: Source) -> tuple[dict[str, Tensor], Source]:
