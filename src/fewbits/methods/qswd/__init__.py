@@ -19,7 +19,7 @@ from torch import Tensor
 from fewbits.chunk import Chunk, Loss, TensorSpec
 from fewbits.errors import Corrupt, InvalidArgument
 from fewbits.method import Source, Survey, TrainableMethod
-from fewbits.methods.ecsq import Ecsq
+from fewbits.methods.ecsq import Ecsq, EcsqConfig
 from fewbits.methods.epr import Epr, EprConfig
 from fewbits.methods.epr.representation import EprRepresentation
 from fewbits.methods.qswd.choice import Tensor2d, chosen
@@ -65,7 +65,7 @@ class Qswd(TrainableMethod):
     def __init__(self, config: QswdConfig | None = None) -> None:
         """Build the method; the default settings choose for each tensor."""
         self.config = self.settings = config or QswdConfig()
-        self._rest = Ecsq()
+        self._rest = Ecsq(EcsqConfig(blockwise=False))  # whose parts can be trained on
         self.started = NOTHING
 
     def units(self, specs: Sequence[TensorSpec]) -> list[tuple[TensorSpec, ...]]:
