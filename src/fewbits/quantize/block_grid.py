@@ -17,11 +17,12 @@ MOST_LEVELS = 256  # of a block: 8 bits
 LEAST_BLOCK = 16  # elements: fewer say too little of a grid
 _LONGEST = 1 << 14  # elements of a block
 _LENGTHS = tuple(LEAST_BLOCK << octave for octave in range(6))  # that are looked for, beside whole rows
-_SAMPLE = 48  # blocks that are looked at first
+_FIRST, _SAMPLE = 4, 48  # blocks that are looked at first, and next
 _SOME = 1 << 17  # elements that are held in another precision at once
 _NEAR = 0.1  # of a level that values may be off: what is left of one after rounding to a narrow dtype
 _BLOCK_BITS = 12  # that a block's scale takes, about
 _SIGNED = 0.99  # of the sampled blocks that have a level at 0, of a grid without offsets
+_WIDEST = 2.5 * MOST_LEVELS  # times the least gap between values, that a block may range over
 _DIVISORS = (1, 2, 3, 4, 5)  # of the least gap between values, which may be of several levels
 _MANTISSAS = (11, 17, 19, 24)  # bits that scales and offsets have: a float16's, and products with another 6 or 8 bits
 _MANTISSA_OF = {"float32": 23, "float16": 10, "bfloat16": 7, "float64": 23}  # of a value, whose product is in float32
@@ -66,17 +67,18 @@ def find_layout(weights: Weights, num_rows: int) -> Layout | None:
         if not LEAST_BLOCK <= length <= min(_LONGEST, weights.bits.size):
             continue
         count = weights.bits.size // length
-        middle = weights.part(count // 2 * length, (count // 2 + 1) * length)
-        if not np.isfinite(middle.values()).all() or not _fitted(middle, length, is_signed=False)[2].all():
+        middle = weights.part(count // 2 * length, (count // 2 + _FIRST) * length)
+        if _fitted(middle, length, is_signed=False) is None:
             break  # the usual case, soon seen
         chosen = np.unique(np.linspace(0, count - 1, _SAMPLE).astype(np.int64))
         sample = Weights(weights.bits.reshape(count, length)[chosen].ravel(), weights.dtype)
         values = sample.values().reshape(-1, length)
         if not (values[:, 1:] != values[:, :1]).any():
             break
-        scales, levels, are_found = _fitted(sample, length, is_signed=False)
-        if not are_found.all():
+        fitted = _fitted(sample, length, is_signed=False)
+        if fitted is None:
             break
+        scales, levels = fitted
         # Of long blocks there are fewer scales, but their levels may be of more.
         counts = np.unique(levels, return_counts=True)[1]
         bits = float((counts * np.log2(levels.size / counts)).sum()) / levels.size + _BLOCK_BITS / length
@@ -105,9 +107,10 @@ def read_grid(weights: Weights, layout: Layout) -> BlockGrid | None:
     for start in range(0, count, some):
         blocks = slice(start, min(start + some, count))
         part = weights.part(start * length, blocks.stop * length)
-        scales[blocks], levels[blocks], are_found = _fitted(part, length, layout.is_signed)
-        if not are_found.all():
+        fitted = _fitted(part, length, layout.is_signed)
+        if fitted is None:
             return None
+        scales[blocks], levels[blocks] = fitted
         at_least = np.zeros(blocks.stop - start) if layout.is_signed else part.values().reshape(-1, length).min(1)
         if is_exact:
             is_exact = _make_exact(part, layout, scales[blocks], levels[blocks], at_least, exact, blocks)
@@ -120,20 +123,22 @@ def read_grid(weights: Weights, layout: Layout) -> BlockGrid | None:
     return BlockGrid(levels, scales, None if layout.is_signed else offsets, found if is_exact else None)
 
 
-def _fitted(
-    part: Weights, length: int, is_signed: bool
-) -> tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.bool_]]:
-    """Scales (M,), levels (M, length) and whether there is such a grid (M,), of blocks of weights.
+def _fitted(part: Weights, length: int, is_signed: bool) -> tuple[NDArray[np.float64], NDArray[np.int32]] | None:
+    """Scales (M,) and levels (M, length) of blocks of weights; None if one of them has no grid.
 
     Levels count from the least value of a block or, if signed, from 0.
     """
     values = part.values().reshape(-1, length)
-    low, high = values.min(1), values.max(1)
+    ordered = np.sort(values, 1)
+    low, high = ordered[:, 0], ordered[:, -1]
     # The least gap is one level, or a few; the gaps between neighbours are then small whole numbers of levels.
-    gaps = np.diff(np.sort(values, 1), axis=1)
+    with np.errstate(invalid="ignore"):  # infinities, which have none
+        gaps = np.diff(ordered, axis=1)
     least = np.where(gaps > 0, gaps, np.inf).min(1)
     is_flat = ~np.isfinite(least)
     least[is_flat] = 1.0
+    if not np.isfinite(high - low).all() or (high - low > _WIDEST * least).any():
+        return None
     counts, are_found = np.zeros(len(values)), is_flat.copy()
     for divisor in _DIVISORS:
         open_ = np.flatnonzero(~are_found)
@@ -154,8 +159,9 @@ def _fitted(
     origin = np.zeros((len(values), 1)) if is_signed else low[:, None]
     places = np.divide(values - origin, scales[:, None], out=np.zeros_like(values), where=scales[:, None] > 0)
     levels = np.rint(places)
-    are_found &= (np.abs(places - levels) < _NEAR).all(1) & (np.abs(levels) <= MOST_LEVELS).all(1)
-    return scales, np.where(are_found[:, None], levels, 0).astype(np.int32), are_found
+    if not are_found.all() or (np.abs(places - levels) >= _NEAR).any() or (np.abs(levels) > MOST_LEVELS).any():
+        return None
+    return scales, levels.astype(np.int32)
 
 
 def _sharpened(values: NDArray[np.float64], scales: NDArray[np.float64], mantissa: int) -> NDArray[np.float64]:
