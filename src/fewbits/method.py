@@ -38,7 +38,12 @@ class Curvature(NamedTuple):
     couplings: NDArray[np.float32] | None = None
 
     def cost(self, before: Tensor, after: Tensor) -> float:
-        """Return what it costs that a weight (R, …) became another, some rows at a time."""
+        """Return what it costs that a weight became another, in relative squared error of the module's outputs.
+
+        Args:
+            before: (R, …), floating point, n elements a row, on the CPU.
+            after: the same.
+        """
         inputs, outputs = torch.from_numpy(self.inputs), torch.from_numpy(self.outputs)
         couplings = torch.zeros(len(outputs), 0) if self.couplings is None else torch.from_numpy(self.couplings)
         couplings = couplings * outputs.sqrt().to(couplings)[:, None]

@@ -86,7 +86,8 @@ class FileReport:
         methods = {method.id for method in self.info.methods}
         if not methods <= {"lossless", "ecsq", "qswd", "blockwise"}:
             return None
-        asked = "--lossless" if methods == {"lossless"} else f"--budget {self.info.size}"
+        is_exact = methods <= {"lossless", "blockwise"} and self.info.rate_weight is None and not self.info.bare
+        asked = "--lossless" if is_exact or methods == {"lossless"} else f"--budget {self.info.size}"
         method = " --method qswd" if "qswd" in methods else ""
         return (
             f"fewbits compress {self.against or 'ORIGINAL'} --out {self.path} {asked}{method} --seed {self.info.seed}"

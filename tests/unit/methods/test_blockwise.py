@@ -11,6 +11,7 @@ from torch import Tensor
 
 import fewbits
 from fewbits.chunk import TensorSpec
+from fewbits.cli.file_report import report_on
 from fewbits.encode import decode
 from fewbits.method import Curvature, Method, Source
 from fewbits.methods.blockwise import Blockwise, gridded
@@ -194,3 +195,11 @@ def test_values_are_bounded_before_they_are_written() -> None:
     for scale, offset, is_bounded in ((2047, 0, True), (2048, 0, False), (2047, 1 << 20, False)):
         blocks = Blocks(levels, np.array([scale], np.int32), np.array([offset], np.int32))
         assert blocks.are_bounded() == is_bounded
+
+
+def test_a_report_says_how_a_file_is_made_again_to_the_bit(tmp_path: Path) -> None:
+    for name, target in (("exact", {"lossless": True}), ("lossy", {"bits": 4.3})):
+        fewbits.compress({"w": matrix()}, tmp_path / name, **target)
+        command = report_on(tmp_path / name).command
+        assert command is not None
+        assert ("--lossless" in command) == (name == "exact")

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from fewbits.chunk import Chunk
 from fewbits.coder.body import decode_rows, encode_body
-from fewbits.coder.fields import Fields, field_integers
+from fewbits.coder.elements import DecodedArray
+from fewbits.coder.fields import FieldElements, Fields, field_integers
 from fewbits.coder.integers import CodedArray, IntegerModel
 from fewbits.coder.leb128 import read_sint, read_uint, write_sint, write_uint
 from fewbits.errors import Corrupt
@@ -25,9 +26,7 @@ MOST_LENGTH = 1 << 20  # WIRE: elements of a block
 LEAST_UNIT, MOST_UNIT = -126, 127  # WIRE: exponents of a unit, a normal float32
 MOST_SHIFT = 16  # WIRE: octaves between the units of scales and of offsets
 _OFFSETS, _EXACT = 1, 2  # WIRE: bits of the flags byte
-_SIGNED = (
-    0x80  # WIRE: of the byte before the model of exact scales or offsets; its low bits say how many bits are dropped
-)
+_SIGNED, _DROPPED = 0x80, 0x1F  # WIRE: of the byte before the model of exact scales or offsets
 _MANTISSA = 23
 _SOME = 1 << 17  # elements that are held in float32 at once
 
@@ -192,14 +191,11 @@ class _Described(NamedTuple):
         return found
 
     def _floats(self, integers: NDArray[np.int32], head: int) -> NDArray[np.float32]:
-        signed, drop = np.uint32(head >> 7), np.uint32(head & 0x1F)
-        words = integers.view(np.uint32)
-        magnitudes = words >> signed
-        if int(magnitudes.max(initial=0)) << int(drop) >= 1 << (31 if signed else 32):
-            raise Corrupt(f"tensor {self.name!r} has a scale or an offset too wide for float32.")
-        magnitudes <<= drop
-        magnitudes |= (words & signed) << np.uint32(31)
-        return magnitudes.view(np.float32)
+        words = np.empty(integers.size, np.uint32)
+        signed, drops = bool(head & _SIGNED), bytes([head & _DROPPED])
+        fields = integers.view(np.uint32).astype(np.int64)[None]
+        FieldElements(words, self.name, signed=signed, drops=drops).write(DecodedArray(fields, np.zeros(1, np.int64)))
+        return words.view(np.float32)
 
 
 def blocks_of(
@@ -236,7 +232,7 @@ def blocks_of(
         for index in range(2 + has_offsets):
             if is_exact and index:
                 head, position = part_of(payload, position, 1)
-                if head[0] & 0x60:
+                if head[0] & ~(_SIGNED | _DROPPED):
                     raise Corrupt(f"tensor {spec.name!r} has scales or offsets of an unknown kind.")
                 heads.append(head[0])
             model, position = read_model(payload, position)

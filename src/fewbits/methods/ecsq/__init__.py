@@ -116,11 +116,11 @@ class Ecsq(Method):
                 item, note = self._code(spec, weights, step, whole, exact_bits)
                 grid, slope = self._gridded(spec, weights, [whole]), BIT_WORTH * step * step
                 candidate = grid and grid.candidate(slope)
-                if candidate and _outlay_on(candidate, slope).is_less(
-                    _outlay(item, slope, exact_bits), is_known=own is not None
-                ):
-                    blocked.append((spec, candidate))
-                    continue
+                if candidate:
+                    otherwise = Outlay.of([item.loss], [slope]) if item else Outlay(exact_bits(), exact_bits())
+                    if Outlay.of([candidate.loss], [slope]).is_less(otherwise, is_known=own is not None):
+                        blocked.append((spec, candidate))
+                        continue
             if item is None:
                 exact.append((spec, tensor, note))
             else:
@@ -149,11 +149,15 @@ class Ecsq(Method):
         chunks, note = self._tiles(spec, weights, spans, steps, exact_bits, seed)
         grid = self._gridded(spec, weights, spans)
         blocked = grid and grid.coded(slopes, seed)
-        if blocked and Outlay(blocked.total, blocked.bits).is_less(
-            _outlay_of(chunks, slopes, exact_bits), is_known=sensitivity is not None
-        ):
-            yield from blocked.chunks
-        elif chunks is None:
+        if blocked:
+            if chunks is None:
+                otherwise = Outlay(exact_bits(), exact_bits())
+            else:
+                otherwise = Outlay.of([chunk.losses[0] for chunk in chunks], slopes)
+            if Outlay(blocked.total, blocked.bits).is_less(otherwise, is_known=sensitivity is not None):
+                yield from blocked.chunks
+                return
+        if chunks is None:
             yield from self._lossless.encode_unit([(spec, tensor, note)], seed)
         else:
             yield from chunks
@@ -222,28 +226,6 @@ class Ecsq(Method):
             if isinstance(each, TrellisElements):
                 each.finish()
         return tensors
-
-
-def _outlay_of(chunks: Sequence[Chunk] | None, slopes: Sequence[float], exact_bits: Callable[[], float]) -> Outlay:
-    """What a tensor's parts take, where a bit is worth so much in each; None is kept exactly."""
-    if chunks is None:
-        return Outlay(exact_bits(), exact_bits())
-    losses = [chunk.losses[0] for chunk in chunks]
-    errors = sum(loss.squared_error / slope for loss, slope in zip(losses, slopes, strict=True))
-    bits = sum(loss.bits for loss in losses)
-    return Outlay(bits + errors, bits)
-
-
-def _outlay(item: Coded | None, slope: float, exact_bits: Callable[[], float]) -> Outlay:
-    """What a small tensor takes; None is kept exactly."""
-    if item is None:
-        return Outlay(exact_bits(), exact_bits())
-    return Outlay(item.loss.bits + item.loss.squared_error / slope, item.loss.bits)
-
-
-def _outlay_on(candidate: Candidate, slope: float) -> Outlay:
-    """What a small tensor takes on its grid."""
-    return Outlay(candidate.loss.bits + candidate.loss.squared_error / slope, candidate.loss.bits)
 
 
 def _exact_bits(spec: TensorSpec, weights: Weights) -> Callable[[], float]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from fewbits.chunk import Loss
 from fewbits.methods.blockwise import BlockRates
 from fewbits.methods.ecsq.quantiser import LEAST_TRELLIS
 from fewbits.quantize.rounding import BIT_WORTH, equal_slope_step
@@ -20,6 +21,12 @@ class Outlay(NamedTuple):
 
     total: float
     bits: float
+
+    @classmethod
+    def of(cls, losses: Sequence[Loss], slopes: Sequence[float]) -> "Outlay":
+        """Sum up a tensor's parts, a bit being worth so much squared error in each."""
+        bits = sum(loss.bits for loss in losses)
+        return cls(bits + sum(loss.squared_error / slope for loss, slope in zip(losses, slopes, strict=True)), bits)
 
     def is_less(self, other: "Outlay", *, is_known: bool) -> bool:
         """Whether a tensor is better coded so, on its grid, than in another way.
