@@ -16,6 +16,23 @@ using In = nanobind::ndarray<const T, nanobind::c_contig, nanobind::device::cpu>
 template <class T>
 using Out = nanobind::ndarray<T, nanobind::c_contig, nanobind::device::cpu>;
 
+// The bytes of an object that has them, held while this lives.
+class HeldBytes {
+public:
+    explicit HeldBytes(nanobind::handle object) {
+        if (PyObject_GetBuffer(object.ptr(), &buffer_, PyBUF_SIMPLE) != 0) throw nanobind::python_error();
+    }
+    ~HeldBytes() { PyBuffer_Release(&buffer_); }
+    HeldBytes(const HeldBytes&) = delete;
+    HeldBytes& operator=(const HeldBytes&) = delete;
+
+    const uint8_t* data() const { return static_cast<const uint8_t*>(buffer_.buf); }
+    size_t size() const { return static_cast<size_t>(buffer_.len); }
+
+private:
+    Py_buffer buffer_;
+};
+
 inline void require(bool condition, const char* message) {
     if (!condition) throw InvalidArgument(message);
 }

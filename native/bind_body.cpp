@@ -109,14 +109,13 @@ ModelSet models_of(nb::handle object) {
     return set;
 }
 
-void decode(const nb::bytes& data, const std::vector<ArraySpec>& specs, const std::vector<Output>& outputs, int threads) {
-    const auto* bytes = static_cast<const uint8_t*>(data.data());
-    const size_t size = data.size();
+void decode(nb::handle data, const std::vector<ArraySpec>& specs, const std::vector<Output>& outputs, int threads) {
+    const HeldBytes bytes(data);
     nb::gil_scoped_release release;
-    decode_body(bytes, size, specs, outputs, threads);
+    decode_body(bytes.data(), bytes.size(), specs, outputs, threads);
 }
 
-void bound_decode_body(const nb::bytes& data, const nb::list& arrays, const std::vector<BoundOutput*>& bound, int threads) {
+void bound_decode_body(nb::handle data, const nb::list& arrays, const std::vector<BoundOutput*>& bound, int threads) {
     std::vector<ArraySpec> specs;
     for (nb::handle array : arrays) {
         specs.push_back({nb::cast<size_t>(array.attr("num_rows")), nb::cast<size_t>(array.attr("row_length")),
@@ -128,7 +127,7 @@ void bound_decode_body(const nb::bytes& data, const nb::list& arrays, const std:
 }
 
 // Arrays of one row and one model each, written one after the other: thousands, of which no objects are made.
-void bound_decode_rows(const nb::bytes& data, const nb::list& models, const In<int64_t>& lengths,
+void bound_decode_rows(nb::handle data, const nb::list& models, const In<int64_t>& lengths,
                        const Out<int32_t>& values, int threads) {
     require_size(lengths, models.size());
     Output row;
@@ -155,7 +154,29 @@ CodedArray::Type type_of(const ReadArray& values) {
     throw InvalidArgument("integers to be coded must be int32, uint32 or int64.");
 }
 
-nb::tuple bound_encode_body(const nb::list& arrays, bool wide, int threads) {
+// Bytes of any values, to be written to by who made them.
+nb::bytes fresh_python_bytes(size_t size, uint8_t*& out) {
+    nb::bytes bytes = nb::steal<nb::bytes>(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(size)));
+    if (!bytes.is_valid()) throw std::bad_alloc();
+    out = reinterpret_cast<uint8_t*>(PyBytes_AsString(bytes.ptr()));
+    prefer_huge_pages(out, size);
+    return bytes;
+}
+
+nb::bytes bound_join(const nb::list& pieces) {
+    size_t size = 0;
+    for (nb::handle piece : pieces) size += nb::cast<nb::bytes>(piece).size();
+    uint8_t* out;
+    nb::bytes bytes = fresh_python_bytes(size, out);
+    for (nb::handle piece : pieces) {
+        const auto one = nb::cast<nb::bytes>(piece);
+        std::memcpy(out, one.data(), one.size());
+        out += one.size();
+    }
+    return bytes;
+}
+
+nb::tuple bound_encode_body(const nb::list& arrays, bool wide, int threads, const nb::bytes& head) {
     std::vector<CodedArray> coded;
     std::vector<ReadArray> held;  // what the pointers point into
     for (nb::handle array : arrays) {
@@ -190,9 +211,10 @@ nb::tuple bound_encode_body(const nb::list& arrays, bool wide, int threads) {
         nb::gil_scoped_release release;
         body = encode_body(coded, wide, threads);
     }
-    nb::bytes bytes = nb::steal<nb::bytes>(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(body.size())));
-    if (!bytes.is_valid()) throw std::bad_alloc();
-    body.copy_to(reinterpret_cast<uint8_t*>(PyBytes_AsString(bytes.ptr())));
+    uint8_t* out;
+    nb::bytes bytes = fresh_python_bytes(head.size() + body.size(), out);
+    std::memcpy(out, head.data(), head.size());
+    body.copy_to(out + head.size());
     return nb::make_tuple(bytes, body.num_symbols);
 }
 
@@ -213,7 +235,9 @@ void bind_body(nb::module_& module) {
                nb::arg("num_threads"));
     module.def("decode_rows", &bound_decode_rows, nb::arg("data"), nb::arg("models"), nb::arg("lengths"),
                nb::arg("values").noconvert(), nb::arg("num_threads"));
-    module.def("encode_body", &bound_encode_body, nb::arg("arrays"), nb::arg("wide"), nb::arg("num_threads"));
+    module.def("join", &bound_join, nb::arg("pieces"));
+    module.def("encode_body", &bound_encode_body, nb::arg("arrays"), nb::arg("wide"), nb::arg("num_threads"),
+               nb::arg("head"));
 }
 
 }  // namespace fewbits

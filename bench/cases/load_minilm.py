@@ -168,12 +168,18 @@ def _tensors_of(data: bytearray) -> dict[str, Any]:
     """Return a safetensors file's tensors, as views of its bytes."""
     import torch
 
-    start, header = _layout_of(data)
+    return _views(torch.frombuffer(data, dtype=torch.uint8), *_layout_of(data))
+
+
+def _views(octets: Any, start: int, header: dict[str, Any]) -> dict[str, Any]:
+    """Return the tensors that lie in the octets (N,) uint8 of a safetensors file; its data start at `start`."""
+    import torch
+
     tensors: dict[str, Any] = {}
     for name, entry in header.items():
         first, last = entry["data_offsets"]
-        octets = torch.frombuffer(data, dtype=torch.uint8, count=last - first, offset=start + first)
-        tensors[name] = octets.view(getattr(torch, DTYPES[entry["dtype"]])).reshape(entry["shape"])
+        part = octets[start + first : start + last]
+        tensors[name] = part.view(getattr(torch, DTYPES[entry["dtype"]])).reshape(entry["shape"])
     return tensors
 
 
@@ -198,13 +204,19 @@ def _decode(file: bytes) -> dict[str, Any]:
         return archive.read_all()
 
 
-def _safetensors_of(file: bytes, like: bytes) -> bytes:
-    """Return a file's tensors in the safetensors form, with the header of `like`, the file they came from."""
-    from fewbits.tensors import bits_of
+def _safetensors_of(file: bytes, like: bytes) -> Any:
+    """Return a file's tensors in the safetensors form, as octets, with the header of `like`, which they came from."""
+    import torch
 
-    tensors = _decode(file)
+    from fewbits.archive import Archive
+    from fewbits.tensors import empty_tensor
+
     start, header = _layout_of(like)
-    return b"".join([like[:start], *(bits_of(tensors[name]).data for name in header)])
+    octets = empty_tensor((start + max(entry["data_offsets"][1] for entry in header.values()),), "uint8")
+    octets[:start] = torch.frombuffer(bytearray(like[:start]), dtype=torch.uint8)
+    with Archive(file) as archive:
+        archive.read_into(_views(octets, start, header))
+    return octets.numpy().data
 
 
 def _same(decoded: dict[str, Any], tensors: dict[str, Any]) -> bool:

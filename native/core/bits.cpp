@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "errors.h"
+#include "memory.h"
 
 namespace fewbits {
 
@@ -11,7 +12,7 @@ void BitWriter::make_room(uint64_t more) {
     const uint64_t needed = size_ + more;
     if (needed <= capacity_) return;
     const auto capacity = static_cast<size_t>(std::max<uint64_t>(needed, 2 * uint64_t{capacity_}));
-    std::unique_ptr<uint8_t[]> bytes(new uint8_t[capacity]);
+    std::unique_ptr<uint8_t[]> bytes = fresh_bytes(capacity);
     if (size_ != 0) std::memcpy(bytes.get(), bytes_.get(), size_);
     bytes_ = std::move(bytes);
     capacity_ = capacity;

@@ -33,6 +33,9 @@ public:
         int count_ = 0;
     };
 
+    // Takes memory for this many bits at once, where more than a few runs are to come.
+    void reserve(uint64_t num_bits) { make_room(num_bits / 8 + 16); }
+
     // Begins a run that appends up to `num_bits` bits; `end` takes its state back.
     Run begin(uint64_t num_bits) {
         make_room(num_bits / 8 + 16);

@@ -59,11 +59,13 @@ struct Layout {
     }
 };
 
-// The tables that slots were looked up in last, expanded: kept by each thread, at most 64 of 32 KB.
+// The tables that slots were looked up in last, expanded: kept by each thread, at most 64 of 40 KB.
 //
 // Invariant: a table found stays as it is until 63 others have been found, so that streams in lockstep keep theirs.
 class DirectCache {
 public:
+    explicit DirectCache(SlotLayout layout) : layout_(layout) {}
+
     const DirectTable* find(const AliasTable& alias) {
         ++now_;
         for (Entry& entry : entries_) {
@@ -76,7 +78,7 @@ public:
         Entry& entry = *std::min_element(entries_.begin(), entries_.end(), earlier);
         entry.alias = &alias;
         entry.found = now_;
-        fill_direct(alias, *entry.direct);
+        fill_direct(alias, layout_, *entry.direct);
         return entry.direct.get();
     }
 
@@ -87,6 +89,7 @@ private:
         uint64_t found;  // when last
     };
 
+    SlotLayout layout_;
     std::vector<Entry> entries_;
     uint64_t now_ = 0;
 };
@@ -200,7 +203,7 @@ private:
     void work(size_t share) {
         const DefaultFloatEnvironment environment;
         const Kernels& inner = kernels();
-        DirectCache cache;
+        DirectCache cache(inner.slots);
         std::vector<std::unique_ptr<ChunkCursor>> running;
         const auto most = std::min(static_cast<size_t>(inner.num_streams), share);
         for (;;) {
@@ -241,7 +244,7 @@ private:
         if (running.empty()) return;
         DecodeStream* streams[kMostStreams];
         for (size_t i = 0; i < running.size(); ++i) {
-            streams[i] = running[i]->prepare(inner.needs_direct ? &cache : nullptr);
+            streams[i] = running[i]->prepare(inner.slots == SlotLayout::kNone ? nullptr : &cache);
         }
         inner.decode(streams, static_cast<int>(running.size()), groups);
         for (const auto& cursor : running) cursor->advance(groups * kLanes);

@@ -111,8 +111,8 @@ private:
     // Cuts the groups into chunks of nearly equal cost, about chunk_bits_ each.
     void cut() {
         if (num_symbols_ == 0) return;
-        std::vector<uint64_t> bits;  // up to and with each group
-        bits.reserve(static_cast<size_t>(num_symbols_ / kLanes) + rows_.size());
+        std::vector<uint64_t> bits(static_cast<size_t>(num_symbols_ / kLanes) + rows_.size());  // up to and with each group
+        size_t num_groups = 0;
         uint64_t total = 0;
         uint32_t costs[kCostBlock];
         for (const Row& row : rows_) {
@@ -121,10 +121,11 @@ private:
                 kernels().map_symbols(row.table->costs, 4, row.symbols + column, count, reinterpret_cast<uint8_t*>(costs));
                 for (size_t i = 0; i < count; i += kLanes) {
                     total += sum_of_costs(costs + i, std::min<size_t>(kLanes, count - i));
-                    bits.push_back(total >> 16);
+                    bits[num_groups++] = total >> 16;
                 }
             }
         }
+        bits.resize(num_groups);
         const uint64_t last = bits.back();
         const uint64_t num = std::max<uint64_t>(1, (last + chunk_bits_ - 1) / chunk_bits_);
         std::vector<size_t> cuts = {0};

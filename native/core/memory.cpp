@@ -28,6 +28,12 @@ void prefer_huge_pages(void*, size_t) {}
 
 #endif
 
+std::unique_ptr<uint8_t[]> fresh_bytes(size_t size) {
+    std::unique_ptr<uint8_t[]> bytes(new uint8_t[size]);
+    prefer_huge_pages(bytes.get(), size);
+    return bytes;
+}
+
 void release_memory() {
 #ifdef __GLIBC__
     malloc_trim(0);

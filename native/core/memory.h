@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <memory>
 
 namespace fewbits {
 
@@ -10,6 +12,9 @@ namespace fewbits {
 // A page of 4 KiB costs as much to be had for the first time as a thousand decoded weights: without this, most of the
 // time of decoding a large tensor would go there.
 void prefer_huge_pages(void* begin, size_t size);
+
+// Bytes of any values, backed by huge pages where they are many.
+std::unique_ptr<uint8_t[]> fresh_bytes(size_t size);
 
 // Gives pages that nobody uses back to the system, where the C library keeps them; a hint, nothing more.
 //

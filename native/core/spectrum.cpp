@@ -8,9 +8,9 @@
 #include <utility>
 
 #include "errors.h"
+#include "range.h"
 
-// Differences of integers are taken modulo 2^32 or 2^64 throughout: as long as the greater one comes first they are
-// the true ones, however far apart the two are. Right shifts of negative numbers round down.
+// Right shifts of negative numbers round down.
 
 namespace fewbits {
 
@@ -23,53 +23,6 @@ constexpr size_t kWindow = 4096;       // parts of widely spread integers that a
 constexpr size_t kMargin = 1536;       // of them before the core, which has 993 at most
 constexpr size_t kSparse = 16;         // counters an integer that are too many
 constexpr size_t kLanes = 4;
-
-template <typename T>
-using Unsigned = std::make_unsigned_t<T>;
-
-template <typename T>
-Unsigned<T> distance(T from, T to) {
-    return static_cast<Unsigned<T>>(static_cast<Unsigned<T>>(to) - static_cast<Unsigned<T>>(from));
-}
-
-template <typename T>
-T plus(T value, uint64_t offset) {
-    return static_cast<T>(static_cast<Unsigned<T>>(static_cast<Unsigned<T>>(value) + static_cast<Unsigned<T>>(offset)));
-}
-
-template <typename T>
-struct Range {
-    T low, high;
-    uint64_t width() const { return distance(low, high); }
-};
-
-// Written for compilers to vectorise: no branch, comparisons of signed numbers only, and two halves of the array side
-// by side, whose chains of comparisons do not wait for each other.
-template <typename T>
-Range<T> range_of(const T* values, size_t count) {
-    using Signed = std::make_signed_t<T>;
-    constexpr auto kFlip = static_cast<Unsigned<T>>(std::is_signed_v<T> ? 0 : Unsigned<T>{1} << (8 * sizeof(T) - 1));
-    const auto in_order = [](T value) { return static_cast<Signed>(static_cast<Unsigned<T>>(value) ^ kFlip); };
-    const size_t half = count / 2;
-    const T* const others = values + half;
-    Signed low = in_order(values[count - 1]), high = low, other_low = low, other_high = low;
-    for (size_t i = 0; i < half; ++i) {
-        const Signed value = in_order(values[i]), other = in_order(others[i]);
-        low = std::min(low, value);
-        high = std::max(high, value);
-        other_low = std::min(other_low, other);
-        other_high = std::max(other_high, other);
-    }
-    const auto back = [](Signed value) { return static_cast<T>(static_cast<Unsigned<T>>(value) ^ kFlip); };
-    return {back(std::min(low, other_low)), back(std::max(high, other_high))};
-}
-
-template <typename Number>
-bool all_zero(const Number* numbers, size_t count) {
-    Number any = 0;
-    for (size_t i = 0; i < count; ++i) any |= numbers[i];
-    return any == 0;
-}
 
 // Counters of consecutive integers. Each has several lanes, taken in turn: an increment has to wait for the last one of
 // the same counter to reach memory, and in an array of few different integers that is mostly the one just before.
@@ -133,11 +86,6 @@ private:
     std::vector<int64_t> counts_;
 };
 
-void append(Spectrum& spectrum, int64_t value, int64_t count) {
-    spectrum.values.push_back(value);
-    spectrum.counts.push_back(count);
-}
-
 // Appends the counters first ... first + size - 1, of the integers from `begin` on, that are not 0.
 template <typename Counts>
 void append_counts(Spectrum& spectrum, const Counts& counters, size_t first, size_t size, int64_t begin) {
@@ -145,9 +93,15 @@ void append_counts(Spectrum& spectrum, const Counts& counters, size_t first, siz
     for (size_t block = 0; block < size; block += kBlock) {
         const size_t end = std::min(block + kBlock, size);
         if (counters.all_zero(first + block, end - block)) continue;
-        for (size_t i = block; i < end; ++i) {
-            if (const int64_t count = counters[first + i]; count != 0) append(spectrum, plus(begin, i), count);
+        int64_t values[kBlock], counts[kBlock];
+        size_t num = 0;
+        for (size_t i = block; i < end; ++i) {  // each is written, and written over where its count is 0
+            values[num] = plus(begin, i);
+            counts[num] = counters[first + i];
+            num += counts[num] != 0 ? 1 : 0;
         }
+        spectrum.values.insert(spectrum.values.end(), values, values + num);
+        spectrum.counts.insert(spectrum.counts.end(), counts, counts + num);
     }
 }
 
@@ -170,11 +124,11 @@ private:
     std::vector<int64_t> sums_;
 };
 
-template <typename T>
-void append_sorted(Spectrum& spectrum, const T* values, size_t count) {
+void append_sorted(Spectrum& spectrum, const int64_t* values, size_t count) {
     for (size_t i = 0, next; i < count; i = next) {
         for (next = i + 1; next < count && values[next] == values[i];) ++next;
-        append(spectrum, static_cast<int64_t>(values[i]), static_cast<int64_t>(next - i));
+        spectrum.values.push_back(values[i]);
+        spectrum.counts.push_back(static_cast<int64_t>(next - i));
     }
 }
 
@@ -250,13 +204,13 @@ Spectrum wide_spectrum(const T* values, size_t count, Range<T> range) {
     const T begin = plus(core_begin > low ? core_begin : low, uint64_t{0} - before);
     const auto size = static_cast<size_t>(std::min<uint64_t>(kWindow - 1, distance(begin, high))) + 1;
     Counters counters(size, count);
-    std::vector<T> outliers;
+    std::vector<int64_t> outliers;  // of any type of integers: there is one sort
     counters.add_inside(
         values, count, [begin, grain](T value) { return distance(begin, static_cast<T>(value >> grain)); },
         [grain, &outliers](T value) { outliers.push_back(static_cast<T>(value >> grain)); });
     std::sort(outliers.begin(), outliers.end());
-    const auto below =
-        static_cast<size_t>(std::lower_bound(outliers.begin(), outliers.end(), begin) - outliers.begin());
+    const auto after = std::lower_bound(outliers.begin(), outliers.end(), static_cast<int64_t>(begin));
+    const auto below = static_cast<size_t>(after - outliers.begin());
 
     Spectrum spectrum;
     spectrum.grain = grain;
@@ -273,7 +227,7 @@ Spectrum narrow_spectrum(const T* values, size_t count, Range<T> range) {
     Spectrum spectrum;
     const auto size = static_cast<size_t>(range.width()) + 1;
     if (size / kSparse > count) {
-        std::vector<T> sorted(values, values + count);
+        std::vector<int64_t> sorted(values, values + count);
         std::sort(sorted.begin(), sorted.end());
         append_sorted(spectrum, sorted.data(), count);
     } else {

@@ -4,6 +4,7 @@
 
 #include "errors.h"
 #include "isa.h"
+#include "memory.h"
 #include "wide.h"
 
 namespace fewbits {
@@ -117,12 +118,17 @@ SymbolStream split_array(const CodedArray& array) {
         }
         return static_cast<size_t>(index);
     };
+    std::vector<uint64_t> raw_bits(models.size());
     for (size_t row = 0; row < num_rows; ++row) {
         const size_t k = class_of(row);
         if (models[k].has_table) stream.classes.push_back(static_cast<uint32_t>(k));
+        raw_bits[k] += row_length * static_cast<uint64_t>(models[k].shift);
+    }
+    for (size_t k = 0; k < models.size(); ++k) {
+        if (raw_bits[k] != 0) stream.raw[k].reserve(raw_bits[k]);
     }
     stream.num_symbols = stream.classes.size() * row_length;
-    stream.symbols.reset(new uint8_t[stream.num_symbols]);
+    stream.symbols = fresh_bytes(stream.num_symbols);
     const Value* values = static_cast<const Value*>(array.values);
     size_t position = 0;
     for (size_t row = 0; row < num_rows; ++row, values += row_length) {

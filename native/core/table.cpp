@@ -1,5 +1,6 @@
 #include "table.h"
 
+#include <cstring>
 #include <numeric>
 
 #include "errors.h"
@@ -72,13 +73,17 @@ AliasTable alias_table(const Table& table) {
     return result;
 }
 
-void fill_direct(const AliasTable& alias, DirectTable& direct) {
+void fill_direct(const AliasTable& alias, SlotLayout layout, DirectTable& direct) {
+    const bool split = layout == SlotLayout::kSplit;
+    const int offset_at = split ? 0 : 19;
     for (uint32_t b = 0; b < kMaxSymbols; ++b) {
         const uint32_t divider = alias.divider[b];
         uint32_t slot = b * kBucket;
         const auto fill_to = [&](uint32_t stop, uint32_t symbol, uint16_t shift) {
-            const uint32_t fixed = symbol | (alias.frequency[symbol] - 1u) << 6;
-            for (; slot < stop; ++slot) direct.entries[slot] = fixed | ((slot + shift) & 0xFFFF) << 19;
+            const uint32_t frequency = alias.frequency[symbol];
+            const uint32_t fixed = split ? frequency << 16 : symbol | (frequency - 1) << 6;
+            if (split) std::memset(direct.symbols + slot, static_cast<int>(symbol), stop - slot);
+            for (; slot < stop; ++slot) direct.entries[slot] = fixed | ((slot + shift) & 0xFFFF) << offset_at;
         };
         fill_to(divider, b, alias.own_shift[b]);
         fill_to((b + 1) * kBucket, alias.alias[b], alias.alias_shift[b]);

@@ -50,12 +50,19 @@ struct alignas(64) AliasTable {
 
 AliasTable alias_table(const Table& table);
 
-// One entry a slot: symbol | (frequency - 1) << 6 | offset << 19. What decoders without wide permutes look up.
-struct alignas(64) DirectTable {
-    uint32_t entries[kTotal];
+// What decoders without wide permutes look up for each slot.
+enum class SlotLayout {
+    kNone,
+    kPacked,  // entries hold symbol | (frequency - 1) << 6 | offset << 19: vectors pay for every gather
+    kSplit,   // entries hold frequency << 16 | offset, symbols are apart: scalar code has halves of words for nothing
 };
 
-void fill_direct(const AliasTable& alias, DirectTable& direct);
+struct alignas(64) DirectTable {
+    uint32_t entries[kTotal];
+    uint8_t symbols[kTotal];  // where they are apart
+};
+
+void fill_direct(const AliasTable& alias, SlotLayout layout, DirectTable& direct);
 
 // What an encoder needs of a symbol: its frequency, and where its slots begin in `slots`.
 struct EncodeTable {

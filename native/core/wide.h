@@ -37,7 +37,7 @@ struct DecodeStream {
     const uint8_t* words;        // the next word
     const uint8_t* end;          // of the words
     const AliasTable* alias;     // of the groups to come
-    const DirectTable* direct;   // the same table, for kernels that look slots up; else null
+    const DirectTable* direct;   // the same table, in the layout of a kernel that looks slots up; else null
     uint8_t* symbols;            // where the next symbol goes
 
     size_t words_left() const { return static_cast<size_t>(end - words) / 2; }
@@ -97,7 +97,7 @@ using JoinLevels = void (*)(
 struct Kernels {
     const char* name;
     int num_streams;  // in lockstep, at most kMostStreams
-    bool needs_direct;
+    SlotLayout slots;  // of the direct tables that it looks up
     DecodeGroups decode;
     EncodeGroups encode;
     MapSymbols map_symbols;

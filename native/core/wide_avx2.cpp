@@ -339,8 +339,8 @@ void join_levels(
 }  // namespace
 
 const Kernels kAvx2Kernels = {
-    "avx2", 2, true, decode_groups, encode_groups, map_symbols, place_values, join_fields, join_levels};
+    "avx2", 2, SlotLayout::kPacked, decode_groups, encode_groups, map_symbols, place_values, join_fields, join_levels};
 const Kernels kAvx2ShuffleKernels = {
-    "avx2", 2, false, decode_groups_by_shuffles, encode_groups, map_symbols, place_values, join_fields, join_levels};
+    "avx2", 2, SlotLayout::kNone, decode_groups_by_shuffles, encode_groups, map_symbols, place_values, join_fields, join_levels};
 
 }  // namespace fewbits

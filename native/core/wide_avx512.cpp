@@ -229,6 +229,6 @@ void join_levels(
 
 }  // namespace
 
-const Kernels kAvx512Kernels = {"avx512", 4, false, decode_groups, encode_groups, map_symbols, place_values, join_fields, join_levels};
+const Kernels kAvx512Kernels = {"avx512", 4, SlotLayout::kNone, decode_groups, encode_groups, map_symbols, place_values, join_fields, join_levels};
 
 }  // namespace fewbits

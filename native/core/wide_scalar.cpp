@@ -63,16 +63,17 @@ namespace {
 void decode_groups(DecodeStream* const* streams, int num_streams, size_t num_groups) {
     for (int s = 0; s < num_streams; ++s) {
         DecodeStream& stream = *streams[s];
-        const uint32_t* entries = stream.direct->entries;
+        const DirectTable& table = *stream.direct;
         const uint8_t* words = stream.words;
         uint8_t* symbols = stream.symbols;
         uint32_t state[kLanes];
         std::memcpy(state, stream.state, sizeof state);
         const auto decode_lane = [&](int lane) {
             uint32_t x = state[lane];
-            const uint32_t entry = entries[x & (kTotal - 1)];
-            symbols[lane] = static_cast<uint8_t>(entry & 63);
-            x = ((entry >> 6 & (kTotal - 1)) + 1) * (x >> kPrecision) + (entry >> 19);
+            const uint32_t slot = x & (kTotal - 1);
+            const uint32_t entry = table.entries[slot];
+            symbols[lane] = table.symbols[slot];
+            x = (entry >> 16) * (x >> kPrecision) + (entry & 0xFFFF);
             // A branch here would be mispredicted every few symbols: take the word or not by masking.
             const uint32_t needs = x < kLowest ? ~0u : 0u;
             state[lane] = x << (needs & 16) | (load_word(words) & needs);
@@ -150,6 +151,6 @@ void join_levels(
 
 }  // namespace
 
-const Kernels kScalarKernels = {"scalar", 1, true, decode_groups, encode_groups, map_symbols, place_values, join_fields, join_levels};
+const Kernels kScalarKernels = {"scalar", 1, SlotLayout::kSplit, decode_groups, encode_groups, map_symbols, place_values, join_fields, join_levels};
 
 }  // namespace fewbits

@@ -59,16 +59,19 @@ def prefer_huge_pages(array: NDArray[np.generic]) -> None:
 def release_memory() -> None:
     """Give memory that is free back to the system, where the C library keeps it; a hint."""
 
-def decode_body(data: bytes, arrays: list[Any], outputs: Sequence[Output], num_threads: int) -> None:
+def decode_body(data: bytes | memoryview, arrays: list[Any], outputs: Sequence[Output], num_threads: int) -> None:
     """Decode a body of ArraySpecs into the outputs."""
 
 def decode_rows(
-    data: bytes, models: list[Any], lengths: NDArray[np.int64], values: NDArray[np.int32], num_threads: int
+    data: bytes | memoryview, models: list[Any], lengths: NDArray[np.int64], values: NDArray[np.int32], num_threads: int
 ) -> None:
     """Decode a body of arrays of one row and one IntegerModel each into values, one after the other."""
 
-def encode_body(arrays: list[Any], wide: bool, num_threads: int) -> tuple[bytes, int]:
-    """Encode CodedArrays; returns the body and how many symbols it holds."""
+def join(pieces: list[bytes]) -> bytes:
+    """Return the pieces as one, in memory that is quick to fill."""
+
+def encode_body(arrays: list[Any], wide: bool, num_threads: int, head: bytes) -> tuple[bytes, int]:
+    """Encode CodedArrays; returns the body after the bytes of `head`, and how many symbols it holds."""
 
 # fit
 

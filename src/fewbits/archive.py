@@ -19,6 +19,7 @@ from fewbits.nn.factored import Factored, replaceable, values_of_tiles
 from fewbits.quantize.factors import Factors
 from fewbits.registry import method_class
 from fewbits.sources import entries_of
+from fewbits.tensors import spec_of
 
 
 class Archive(Mapping[str, Tensor]):
@@ -77,6 +78,33 @@ class Archive(Mapping[str, Tensor]):
         """Decode everything, each part once; ties are one tensor, equal copies are tensors of their own."""
         return _all_tensors(self._reader, self.entries)
 
+    def read_into(self, tensors: Mapping[str, Tensor]) -> None:
+        """Decode to tensors of the caller's, such as views of mapped memory; parts that hold none of them are not read.
+
+        Args:
+            tensors: by name, some or all of the file's, on the CPU, contiguous, of its shapes and dtypes; no two of
+                them in the same memory. After an error they hold anything.
+
+        Raises:
+            InvalidArgument: the file has no such tensor, or one cannot be decoded to; all are checked first.
+            Corrupt, Truncated, Incompatible: as the file is.
+        """
+        for name, tensor in tensors.items():
+            _check_target(self.spec(name), tensor)
+        wanted: dict[str, Tensor] = {}  # by the name of what is stored
+        copies: list[tuple[str, Tensor]] = []
+        for name, tensor in tensors.items():
+            entry = self.entries[self._positions[name]]
+            stored = name if entry.target is None else self.entries[entry.target].spec.name
+            if stored in wanted:
+                copies.append((stored, tensor))
+            else:
+                wanted[stored] = tensor
+        parts = sorted({part for name in wanted for part in self._reader.parts_of(self._positions[name])})
+        decode_parts([partial(self._reader.read_chunk, part) for part in parts], wanted)
+        for stored, tensor in copies:
+            tensor.detach().copy_(wanted[stored])
+
     def close(self) -> None:
         """Close the file."""
         self._reader.close()
@@ -88,6 +116,21 @@ class Archive(Mapping[str, Tensor]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _check_target(spec: TensorSpec, tensor: Tensor) -> None:
+    """Check that a tensor can be decoded to.
+
+    Raises:
+        InvalidArgument: it cannot.
+    """
+    found = spec_of(spec.name, tensor)
+    if found != spec:
+        raise InvalidArgument(
+            f"tensor {spec.name!r} is {spec.dtype} {spec.shape} in the file, and not {found.dtype} {found.shape}."
+        )
+    if tensor.device.type != "cpu" or not tensor.is_contiguous() or tensor.is_conj() or tensor.is_neg():
+        raise InvalidArgument(f"tensor {spec.name!r} can only be decoded to contiguous memory of the CPU.")
 
 
 def read_tensors(

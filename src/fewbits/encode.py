@@ -21,7 +21,9 @@ from fewbits.progress import Progress
 from fewbits.registry import method_class
 from fewbits.tensors import bits_of, empty_tensor, from_bits, spec_of
 
-_LARGE = 1 << 17  # elements of a unit, after which memory is given back: its arrays are of sizes that seldom come again
+# Elements encoded, after which memory is given back: arrays are of sizes that seldom come again. Not after fewer: pages
+# that are used again need not be had anew.
+_MANY = 1 << 22
 
 Unit: TypeAlias = list[tuple[TensorSpec, NDArray[np.unsignedinteger]]]
 
@@ -133,9 +135,27 @@ def _encode_unit(
 ) -> list[Chunk]:
     source = _source_of(unit, statistics, divisor)
     chunks = list(_method_of(id, config).encode(source, rate_weight=rate_weight, seed=seed))
-    if sum(spec.num_elements for spec, _ in unit) >= _LARGE:
-        release_memory()
+    _spent.add(sum(spec.num_elements for spec, _ in unit))
     return chunks
+
+
+class _Spent:
+    """Counts elements encoded, and gives memory back when they are many; used by several threads."""
+
+    def __init__(self) -> None:
+        self._num_elements, self._lock = 0, Lock()
+
+    def add(self, num_elements: int) -> None:
+        with self._lock:
+            self._num_elements += num_elements
+            are_many = self._num_elements >= _MANY
+            if are_many:
+                self._num_elements = 0
+        if are_many:
+            release_memory()
+
+
+_spent = _Spent()
 
 
 def decode(chunks: Iterable[Chunk]) -> dict[str, Tensor]:
@@ -153,7 +173,7 @@ def _same(chunk: Chunk) -> Chunk:
     return chunk
 
 
-def decode_parts(reads: Sequence[Callable[[], Chunk]]) -> dict[str, Tensor]:
+def decode_parts(reads: Sequence[Callable[[], Chunk]], into: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """Read parts and decode them to tensors by name; the tiles of a tensor in any order.
 
     With the compiled core, parts are read, checked and decoded by as many threads as `native.num_threads` says; a
@@ -161,17 +181,18 @@ def decode_parts(reads: Sequence[Callable[[], Chunk]]) -> dict[str, Tensor]:
 
     Args:
         reads: for each part what reads it.
+        into: by name, tensors to decode into, as for `Method.decode`; new ones are made for the others.
 
     Raises:
         Corrupt, Incompatible: as the methods say; every other failure of a decoder becomes `Corrupt`.
     """
     threads = num_threads() if core() is not None else 1
-    whole, scratch = _Tiled(), Scratch()
+    targets, scratch = _Targets(into or {}), Scratch()
 
     def decoded(read: Callable[[], Chunk]) -> Mapping[str, Tensor]:
         chunk = read()
         with scratch.lent():
-            return _decode_chunk(chunk, whole.destination(chunk), threads if len(reads) == 1 else 1)
+            return _decode_chunk(chunk, targets.of(chunk), threads if len(reads) == 1 else 1)
 
     tensors: dict[str, Tensor] = {}
     if min(threads, len(reads)) <= 1:
@@ -186,28 +207,30 @@ def decode_parts(reads: Sequence[Callable[[], Chunk]]) -> dict[str, Tensor]:
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-    return tensors | whole.tensors
+    return tensors | targets.tiled
 
 
-class _Tiled:
-    """Tensors that come in tiles, each made when its first tile does; used by several threads."""
+class _Targets:
+    """Where parts are decoded to: a tensor that comes in tiles is made when its first tile does. For many threads."""
 
-    def __init__(self) -> None:
-        self.tensors: dict[str, Tensor] = {}
+    def __init__(self, given: Mapping[str, Tensor]) -> None:
+        self.tiled: dict[str, Tensor] = {}
+        self._given = given
         self._lock = Lock()
 
-    def destination(self, chunk: Chunk) -> dict[str, Tensor] | None:
-        """Where a tile's elements go; None for a chunk of whole tensors."""
+    def of(self, chunk: Chunk) -> Mapping[str, Tensor]:
+        """The tensors given, or where a tile's elements go."""
         if chunk.span is None:
-            return None
+            return self._given
         spec = chunk.tensors[0]
         with self._lock:
-            if spec.name not in self.tensors:
-                self.tensors[spec.name] = empty_tensor(spec.shape, spec.dtype)
-        return {spec.name: self.tensors[spec.name].view(-1)[chunk.span[0] : chunk.span[1]]}
+            if spec.name not in self.tiled:
+                given = self._given.get(spec.name)
+                self.tiled[spec.name] = empty_tensor(spec.shape, spec.dtype) if given is None else given
+        return {spec.name: self.tiled[spec.name].view(-1)[chunk.span[0] : chunk.span[1]]}
 
 
-def _decode_chunk(chunk: Chunk, into: Mapping[str, Tensor] | None, num_threads: int) -> Mapping[str, Tensor]:
+def _decode_chunk(chunk: Chunk, into: Mapping[str, Tensor], num_threads: int) -> Mapping[str, Tensor]:
     method = method_class(chunk.method).from_config({})
     try:
         return method.decode(chunk, into=into, num_threads=num_threads)

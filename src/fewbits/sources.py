@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,9 +79,11 @@ def entries_of(tensors: Mapping[str, Tensor], *, copies: bool = True) -> tuple[T
     entries: list[TensorEntry] = []
     by_memory: dict[object, int] = {}
     by_bits: dict[object, int] = {}
-    for position, (name, tensor) in enumerate(tensors.items()):
-        spec = spec_of(_checked_name(name), tensor)
-        memory, bits = _memory_key(tensor, spec), _bits_key(tensor, spec) if copies else None
+    specs = [spec_of(_checked_name(name), tensor) for name, tensor in tensors.items()]
+    alike = Counter((spec.dtype, spec.shape) for spec in specs)
+    for position, (spec, tensor) in enumerate(zip(specs, tensors.values(), strict=True)):
+        memory = _memory_key(tensor, spec)
+        bits = _bits_key(tensor, spec) if copies and alike[spec.dtype, spec.shape] > 1 else None
         if memory in by_memory:
             entries.append(TensorEntry(spec, by_memory[memory], True))
         elif bits in by_bits and _same_bits(tensor, tensors[entries[by_bits[bits]].spec.name]):

@@ -40,11 +40,16 @@ void test_tables() {
         check_table(table);
         const AliasTable alias = alias_table(table);
         const auto direct = std::make_unique<DirectTable>();
-        fill_direct(alias, *direct);
+        const auto split = std::make_unique<DirectTable>();
+        fill_direct(alias, SlotLayout::kPacked, *direct);
+        fill_direct(alias, SlotLayout::kSplit, *split);
         uint32_t seen[kMaxSymbols] = {};
-        for (const uint32_t entry : direct->entries) {
-            CHECK(entry >> 19 == seen[entry & 63]++);
-            CHECK((entry >> 6 & (kTotal - 1)) + 1 == table.counts[entry & 63]);
+        for (size_t slot = 0; slot < kTotal; ++slot) {
+            const uint32_t entry = direct->entries[slot], symbol = entry & 63;
+            CHECK(entry >> 19 == seen[symbol]++);
+            CHECK((entry >> 6 & (kTotal - 1)) + 1 == table.counts[symbol]);
+            CHECK(split->symbols[slot] == symbol);
+            CHECK(split->entries[slot] == (uint32_t{table.counts[symbol]} << 16 | entry >> 19));
         }
         for (size_t s = 0; s < kMaxSymbols; ++s) CHECK(seen[s] == table.counts[s]);
         const auto place = static_cast<size_t>(numbers.below(kMaxSymbols));

@@ -29,13 +29,18 @@ Table random_table(Numbers& numbers) {
 
 struct Tables {
     explicit Tables(const Table& table_) : table(table_), alias(alias_table(table_)) {
-        fill_direct(alias, *direct);
+        fill_direct(alias, SlotLayout::kPacked, *packed);
+        fill_direct(alias, SlotLayout::kSplit, *split);
         fill_encode(alias, *encode);
+    }
+
+    const DirectTable* direct(SlotLayout layout) const {
+        return layout == SlotLayout::kNone ? nullptr : layout == SlotLayout::kSplit ? split.get() : packed.get();
     }
 
     Table table;
     AliasTable alias;
-    std::unique_ptr<DirectTable> direct = std::make_unique<DirectTable>();
+    std::unique_ptr<DirectTable> packed = std::make_unique<DirectTable>(), split = std::make_unique<DirectTable>();
     std::unique_ptr<EncodeTable> encode = std::make_unique<EncodeTable>();
 };
 
@@ -61,7 +66,6 @@ struct DecodingJob {
         stream->words = words.get();
         stream->end = words.get() + bytes.size();
         stream->alias = &tables.alias;
-        stream->direct = tables.direct.get();
         stream->symbols = symbols.get();
     }
 
@@ -140,6 +144,7 @@ void test_decoding_loops() {
                 std::vector<DecodingJob> jobs;
                 for (size_t s = 0; s < num_streams; ++s) {
                     jobs.emplace_back(*tables[s], num_groups, words[s], states[s].data());
+                    jobs.back().stream->direct = tables[s]->direct(loops->slots);
                 }
                 loops->decode(streams_of<DecodeStream>(jobs).data(), static_cast<int>(num_streams), num_groups);
                 for (size_t s = 0; s < num_streams; ++s) jobs[s].check_equal(expected[s]);

@@ -5,6 +5,7 @@ Class indices, and everything of small parts, share one single-lane stream; the 
 
 import math
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ from fewbits.coder.rans import LANES, Groups, LaneDecoder, WideChunk, decode_wid
 from fewbits.coder.table import Table
 from fewbits.errors import Corrupt, InvalidArgument
 from fewbits.native import core
+
+Bytes: TypeAlias = bytes | memoryview  # a view of a payload's end is a body that nobody copied
 
 _MOST_SYMBOLS_PER_BYTE = 45_440  # WIRE: a symbol in chunks costs at least log2(8192 / 8191) bit
 _SLACK_BYTES = 64  # WIRE: what the lanes' states can hold without a word
@@ -38,35 +41,36 @@ def framing_bits(bits: float) -> int:
     return NARROW_BITS + math.ceil(bits / CHUNK_BITS) * _WIDE_BITS
 
 
-def encode_body(arrays: Sequence[CodedArray], *, wide: bool) -> bytes:
+def encode_body(arrays: Sequence[CodedArray], *, wide: bool, head: bytes = b"") -> bytes:
     """Encode the integers of a part's arrays: a body of docs/format.md, section 8.
 
     Args:
         wide: 32-lane chunks for the arrays' symbols; else all in one lane, unless section 10 refuses that.
+        head: what precedes the body in its payload, and in the bytes returned; no byte of the body depends on it.
 
     Raises:
         InvalidArgument: there are too many class indices that cost nothing.
     """
-    body, num_symbols = _encode(arrays, wide)
-    if num_symbols <= _most_symbols(len(body)):
-        return body
+    payload, num_symbols = _encode(arrays, wide, head)
+    if num_symbols <= _most_symbols(len(payload) - len(head)):
+        return payload
     # A lane's symbols may cost nothing, as all of them in a table's first slots. The plans' pools of at most 2^20
     # elements (twice as many symbols, where complex or sparse) are below the limit of an empty body, 2.9 million: only
     # other callers and sparse complex tensors can get here.
     if wide:
         raise InvalidArgument("a part has more classes of rows coded for nothing than a reader would believe.")
-    return encode_body(arrays, wide=True)
+    return encode_body(arrays, wide=True, head=head)
 
 
 def _most_symbols(body_size: int) -> int:
     return _MOST_SYMBOLS_PER_BYTE * (body_size + _SLACK_BYTES)
 
 
-def _encode(arrays: Sequence[CodedArray], wide: bool) -> tuple[bytes, int]:
-    """Return a body and how many symbols it holds, class indices included."""
+def _encode(arrays: Sequence[CodedArray], wide: bool, before: bytes) -> tuple[bytes, int]:
+    """Return a body after the bytes before it, and how many symbols it holds, class indices included."""
     compiled = core()
     if compiled is not None:
-        return compiled.encode_body(list(arrays), wide, 1)
+        return compiled.encode_body(list(arrays), wide, 1, before)
     lane: list[tuple[Table, NDArray[np.uint8]]] = []
     lane_parts: list[SymbolStream] = []
     raw: list[bytes] = []
@@ -93,9 +97,9 @@ def _encode(arrays: Sequence[CodedArray], wide: bool) -> tuple[bytes, int]:
     )
     head = bytes([int(wide)]) + write_uint(len(stream)) + write_uint(len(escapes))
     if not wide:
-        return b"".join([head, stream, escapes, *raw]), num_symbols
+        return b"".join([before, head, stream, escapes, *raw]), num_symbols
     sizes, chunks = encode_chunks(main, [array.models.models for array in arrays])
-    return b"".join([head, *sizes, stream, escapes, *chunks, *raw]), num_symbols
+    return b"".join([before, head, *sizes, stream, escapes, *chunks, *raw]), num_symbols
 
 
 def _add_runs(lane: list[tuple[Table, NDArray[np.uint8]]], part: SymbolStream, models: Sequence[IntegerModel]) -> None:
@@ -107,7 +111,7 @@ def _add_runs(lane: list[tuple[Table, NDArray[np.uint8]]], part: SymbolStream, m
         position += length
 
 
-def decode_body(data: bytes, specs: Sequence[ArraySpec]) -> list[NDArray[np.int64]]:
+def decode_body(data: Bytes, specs: Sequence[ArraySpec]) -> list[NDArray[np.int64]]:
     """Decode a body; returns each array's values, (R, n) int64.
 
     Raises:
@@ -118,7 +122,7 @@ def decode_body(data: bytes, specs: Sequence[ArraySpec]) -> list[NDArray[np.int6
     return values
 
 
-def check_size(data: bytes, specs: Sequence[ArraySpec]) -> None:
+def check_size(data: Bytes, specs: Sequence[ArraySpec]) -> None:
     """Check that a body can hold the symbols and raw bits of its arrays, as far as that shows before it is read.
 
     For who takes memory for arrays before they are decoded.
@@ -145,7 +149,7 @@ def _check_sizes(num_bytes: int, sizes: Sequence[int], models: Sequence[IntegerM
 
 
 def decode_rows(
-    data: bytes,
+    data: Bytes,
     models: Sequence[IntegerModel],
     lengths: NDArray[np.int64],
     *,
@@ -181,7 +185,7 @@ def _fresh(size: int) -> NDArray[np.int32]:
     return np.empty(size, np.int32)
 
 
-def decode_into(data: bytes, specs: Sequence[ArraySpec], elements: Sequence[Elements], *, num_threads: int = 1) -> None:
+def decode_into(data: Bytes, specs: Sequence[ArraySpec], elements: Sequence[Elements], *, num_threads: int = 1) -> None:
     """Decode a body to where its arrays' elements belong.
 
     Args:
@@ -202,7 +206,7 @@ def decode_into(data: bytes, specs: Sequence[ArraySpec], elements: Sequence[Elem
 class _BodyReader:
     """Reads one body: first the sizes of its streams, then array after array."""
 
-    def __init__(self, data: bytes, specs: Sequence[ArraySpec]) -> None:
+    def __init__(self, data: Bytes, specs: Sequence[ArraySpec]) -> None:
         self._data, self._specs = memoryview(data), specs
         if not data or data[0] > 1:
             raise Corrupt("a body's layout is not known.")
@@ -225,7 +229,7 @@ class _BodyReader:
         chunk_bytes = sum(4 * LANES + 2 * words + escapes for _, words, escapes in self._chunk_sizes)
         if position + lane_size + lane_escape_size + chunk_bytes > len(data):
             raise Corrupt("a body's streams run past its end.")
-        self._lane = LaneDecoder(data[position : position + lane_size])
+        self._lane = LaneDecoder(bytes(data[position : position + lane_size]))
         self._chunks_at = position + lane_size + lane_escape_size
         self._lane_escapes = EscapeReader(self._data[position + lane_size : self._chunks_at])
         self._raw_at = self._chunks_at + chunk_bytes

@@ -47,6 +47,7 @@ def field_integers(
     width = 8 * matrix.dtype.itemsize
     integers = np.empty(matrix.shape, np.int64) if width == 64 else np.empty(matrix.shape, np.uint32)
     if kernels := core():
+        kernels.prefer_huge_pages(integers)
         kernels.field_integers(matrix, drops, signed, integers)
         return integers
     sign, magnitude = _sign_and_magnitude(matrix)

@@ -4,6 +4,8 @@ from fewbits.errors import Corrupt, InvalidArgument
 
 MAX_BYTES = 10  # WIRE: 64 bits in groups of 7
 
+_SINGLE = [bytes([value]) for value in range(0x80)]
+
 
 def write_uint(value: int) -> bytes:
     """Encode an unsigned integer, 7 bits a byte, least significant group first.
@@ -11,6 +13,8 @@ def write_uint(value: int) -> bytes:
     Raises:
         InvalidArgument: `value` is negative or needs more than 64 bits.
     """
+    if 0 <= value < 0x80:  # as most are
+        return _SINGLE[value]
     if not 0 <= value < 1 << 64:
         raise InvalidArgument(f"{value} is not an unsigned 64-bit integer.")
     encoded = bytearray()

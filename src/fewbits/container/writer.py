@@ -25,7 +25,7 @@ from fewbits.container.index import write_entries
 from fewbits.container.loss import total_losses
 from fewbits.container.placement import Placed, place
 from fewbits.errors import FewbitsError, InvalidArgument
-from fewbits.native import crc32
+from fewbits.native import core, crc32
 from fewbits.registry import METHODS
 
 
@@ -77,7 +77,9 @@ def file_bytes(
     Raises:
         InvalidArgument: the chunks do not hold the tensors as said above, or something cannot be stored.
     """
-    return b"".join(_pieces(chunks, tensors, seed, rate_weight, metadata, bare, fingerprint))
+    pieces = _pieces(chunks, tensors, seed, rate_weight, metadata, bare, fingerprint)
+    compiled = core()
+    return b"".join(pieces) if compiled is None else compiled.join(pieces)
 
 
 def _pieces(

@@ -120,7 +120,7 @@ class Lossless(Method):
         span: tuple[int, int] | None = None,
     ) -> Chunk:
         description = b"".join(item.description for item in coded)
-        payload = description + encode_body([array for item in coded for array in item.arrays], wide=wide)
+        payload = encode_body([array for item in coded for array in item.arrays], wide=wide, head=description)
         config = self.config.to_json()
         losses = tuple(Loss(0.0, 0.0, item.bits, note) for item, note in zip(coded, notes, strict=True))
         return Chunk(self.id, self.payload_version, config, seed, tuple(specs), payload, span, losses)
@@ -137,7 +137,7 @@ class Lossless(Method):
             description, position = _read_description(chunk.payload, position, spec, span)
             descriptions.append(description)
         arrays = [array for description in descriptions for array in description.arrays]
-        body = chunk.payload[position:]
+        body = memoryview(chunk.payload)[position:]
         check_size(body, arrays)
         targets = [
             _Target(bits_of(tensors[spec.name]), description, spec)

@@ -47,13 +47,16 @@ def check_equal(coded: list[CodedArray], wide: bool) -> bytes:
     """Compare both directions on every instruction set; returns the body."""
     with isa("numpy"):
         expected = encode_body(coded, wide=wide)
+        assert encode_body(coded, wide=wide, head=b"head") == b"head" + expected
+    behind = memoryview(b"head" + expected)[4:]
     specs = [spec_of(array) for array in coded]
     for name in NATIVE:
         with isa(name):
             assert encode_body(coded, wide=wide) == expected
-            for num_threads in (1, 3):
+            assert encode_body(coded, wide=wide, head=b"head") == b"head" + expected
+            for num_threads, data in ((1, expected), (3, behind)):
                 values = [np.empty(array.values.size, np.int64) for array in coded]
-                decode_into(expected, specs, [Integers(each) for each in values], num_threads=num_threads)
+                decode_into(data, specs, [Integers(each) for each in values], num_threads=num_threads)
                 for array, each in zip(coded, values, strict=True):
                     assert np.array_equal(each, array.values.ravel())
     return expected

@@ -156,7 +156,7 @@ def _held(part: Weights) -> NDArray[np.floating]:
 def payload_of(written: Sequence[Written], *, wide: bool) -> bytes:
     """Return the payload of tensors, or of one tile."""
     coded = [CodedArray(array.values, array.fit.models) for each in written for array in each.arrays]
-    return b"".join([*(each.description() for each in written), encode_body(coded, wide=wide)])
+    return encode_body(coded, wide=wide, head=b"".join(each.description() for each in written))
 
 
 class _Described(NamedTuple):
@@ -239,6 +239,6 @@ def blocks_of(
             models.append(model)
         found.append(_Described(spec.name, rows * columns // length, length, has_offsets, tuple(heads), unit, shift))
     lengths = np.array([length for each in found for length in each.lengths()], np.int64)
-    values = decode_rows(payload[position:], models, lengths, num_threads=num_threads, allocate=allocate)
+    values = decode_rows(memoryview(payload)[position:], models, lengths, num_threads=num_threads, allocate=allocate)
     parts = iter(np.split(values, np.cumsum(lengths)[:-1]))
     return [each.blocks([next(parts) for _ in each.lengths()]) for each in found]

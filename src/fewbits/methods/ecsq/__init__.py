@@ -190,7 +190,8 @@ class Ecsq(Method):
         wide: bool,
         span: tuple[int, int] | None = None,
     ) -> Chunk:
-        payload = b"".join(item.description for item in coded) + encode_body([item.array for item in coded], wide=wide)
+        head = b"".join(item.description for item in coded)
+        payload = encode_body([item.array for item in coded], wide=wide, head=head)
         config, losses = self.config.to_json(), tuple(item.loss for item in coded)
         return Chunk(self.id, self.payload_version, config, seed, tuple(specs), payload, span=span, losses=losses)
 
@@ -221,7 +222,7 @@ class Ecsq(Method):
         tensors = destinations(chunk, into)
         arrays = [each.array for each in found]
         elements = [each.elements(Weights(bits_of(tensors[each.name]), each.dtype)) for each in found]
-        decode_into(chunk.payload[position:], arrays, elements, num_threads=num_threads)
+        decode_into(memoryview(chunk.payload)[position:], arrays, elements, num_threads=num_threads)
         for each in elements:
             if isinstance(each, TrellisElements):
                 each.finish()

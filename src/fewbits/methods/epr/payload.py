@@ -86,7 +86,7 @@ def _encode(tensors: Sequence[LevelTensor], frames: Sequence[Frame], coder: int)
             bits += fit.bits
     if coder == _ADAPTIVE:
         return b"".join(described) + encode_adaptive(blocks, geometries)
-    return b"".join(described) + encode_body(arrays, wide=bits >= LEAST_WIDE_BITS)
+    return encode_body(arrays, wide=bits >= LEAST_WIDE_BITS, head=b"".join(described))
 
 
 def _matrix_of(block: NDArray[np.int64], frame: Frame) -> NDArray[np.int64]:

@@ -76,7 +76,7 @@ def write(tensors: Sequence[Coded]) -> bytes:
     """Return the payload of tensors."""
     wide = sum(each.bits for each in tensors) >= LEAST_WIDE_BITS
     arrays = [array for each in tensors for array in each.arrays]
-    return b"".join(each.description for each in tensors) + encode_body(arrays, wide=wide)
+    return encode_body(arrays, wide=wide, head=b"".join(each.description for each in tensors))
 
 
 # ---- reading

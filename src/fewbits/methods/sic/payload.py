@@ -123,8 +123,8 @@ def payload_of(written: Sequence[Written], *, wide: bool) -> bytes:
     sides = [each.matrix.side_arrays() for each in written]
     descriptions = [each.matrix.description(side) for each, side in zip(written, sides, strict=True)]
     side = encode_body([array for arrays in sides for array in arrays], wide=False)
-    body = encode_body([array for each in written for array in each.arrays()], wide=wide)
-    return b"".join([*descriptions, write_uint(len(side)), side, body])
+    head = b"".join([*descriptions, write_uint(len(side)), side])
+    return encode_body([array for each in written for array in each.arrays()], wide=wide, head=head)
 
 
 class _Described(NamedTuple):
@@ -177,7 +177,8 @@ def written_of(
     matrices = [each.matrix([next(arrays) for _ in each.side]) for each in described]
     models = [model for matrix in matrices for model in matrix.models]
     counts = np.concatenate([matrix.values.counts for matrix in matrices])
-    levels = decode_rows(chunk.payload[position:], models, counts, num_threads=num_threads, allocate=allocate)
+    body = memoryview(chunk.payload)[position:]
+    levels = decode_rows(body, models, counts, num_threads=num_threads, allocate=allocate)
     found: list[Written] = []
     start = 0
     for matrix, each in zip(matrices, described, strict=True):
