@@ -8,7 +8,7 @@ from typing import Any
 
 from . import Options
 from .comparison import Tensors, fewbits_row, rival_rows
-from .inputs import need
+from .inputs import load_fewbits, need
 from .row import Figure, Row
 from .story_model import NUM_TRAINING, Stories, checkpoint, story_module
 
@@ -16,7 +16,7 @@ takes_rivals = True
 
 SHARES = (8, 10, 12)  # of the file
 CALIBRATED_SHARES, CALIBRATED = (6, 7, 8, 10, 12), 10  # with text to look at; of which something is asked
-TUNED = 600  # steps that levels are trained
+TUNED, LONG = 600, 2400  # steps that levels are trained
 TRAINED, TRAINING_RATE = 350, 1e-3  # steps of the original on that text, for comparison, at a rate that falls to 0
 MOST_PERPLEXITY = 1.03  # times the original's, at an eighth, or with text at a tenth
 
@@ -54,7 +54,7 @@ def rows(options: Options) -> Iterator[Row]:
         )
 
     with scratch:
-        for recipe, kind, shares, given in _recipes(stories, options.seed):
+        for recipe, kind, shares, given in _recipes(stories, tensors, options.seed):
             if options.rivals_only or not options.wants(recipe):
                 continue
             for share in shares:
@@ -64,9 +64,12 @@ def rows(options: Options) -> Iterator[Row]:
     yield from rival_rows(options.rivals, tensors, stories.quality)
 
 
-def _recipes(stories: Stories, seed: int) -> Iterator[tuple[str, str, tuple[int, ...], dict[str, Any]]]:
+def _recipes(
+    stories: Stories, tensors: Tensors, seed: int
+) -> Iterator[tuple[str, str, tuple[int, ...], dict[str, Any]]]:
     """Recipes, what their rows are called, sizes, and what is given: text to look at; text to train on as well, for the
-    outputs as they were or for what comes next; nothing; the module, whose text it makes itself."""
+    outputs as they were, by their squared error or divergence, or for what comes next; nothing; the module, whose text
+    it makes itself."""
     batches = stories.calibration()
     given: dict[str, Any] = {"inputs": batches, "inputs_are": f"{len(batches)} windows of TinyStories"}
     yield "calibrated", "calibrated ", CALIBRATED_SHARES, given | {"measure": "probabilities"}
@@ -77,6 +80,10 @@ def _recipes(stories: Stories, seed: int) -> Iterator[tuple[str, str, tuple[int,
     yield "checkpoint", "", SHARES, {"inputs": None}
     yield "module", "module ", SHARES, {"inputs": "synthetic"}
     yield "module_tuned", "module tuned ", SHARES, {"inputs": "synthetic", "tune": TUNED}
+    said += ", and what the original makes of them"
+    inputs = _with_own_outputs(tensors, given["inputs"])
+    given |= {"inputs": inputs, "inputs_are": said, "loss": _divergence, "tune": LONG}
+    yield "divergence", "tuned by divergence ", (CALIBRATED,), given
 
 
 def _cross_entropy(logits: Any, ids: Any) -> Any:
@@ -84,6 +91,24 @@ def _cross_entropy(logits: Any, ids: Any) -> Any:
     import torch
 
     return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+
+
+def _with_own_outputs(tensors: Tensors, batches: list[Any]) -> list[Any]:
+    """Batches of token ids, each with the logarithms of the probabilities that the original gives, (B, T, K)."""
+    import torch
+
+    Labelled = load_fewbits("Labelled").Labelled
+    module = story_module(tensors)
+    with torch.no_grad():
+        return [Labelled(batch, module(batch).log_softmax(-1)) for batch in batches]
+
+
+def _divergence(logits: Any, targets: Any) -> Any:
+    """How far probabilities are from those that they should be, in nats a token (Kullback-Leibler)."""
+    import torch
+
+    found = logits.log_softmax(-1)
+    return torch.nn.functional.kl_div(found, targets, log_target=True, reduction="none").sum(-1).mean()
 
 
 def _trained(tensors: Tensors, batches: list[Any]) -> Tensors:

@@ -24,7 +24,7 @@ from fewbits.nn.tuning import Task, tune
 LEAST_BATCHES = 8
 _HELD_OUT = 8  # one batch of so many is not trained on, but compared on
 _ROOM = 0.995  # of the target that levels begin at: training moves their bits by some tenths of a per cent
-_SHARE = 0.5  # of what a bit is worth: levels that are settled already move less
+_SHARE = 0.75  # of what a bit is worth: levels that are settled already move less
 
 
 def check_tuned(steps: int, method: Method, inputs: Iterable[Any] | str | None) -> list[Any] | str:

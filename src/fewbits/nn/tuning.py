@@ -4,8 +4,12 @@ What is made small is the relative squared error of outputs plus what bits are w
 labels are needed. Or, in place of the error, a loss of the caller's. Rounding passes gradients on as if it were not
 there.
 
+Left alone, latents gather at the edges of their cells and jump to and fro, the more the longer they are trained. Each
+is drawn to the middle of its cell, at first hardly, at last more than it is moved.
+
 Source: straight-through estimation, Bengio et al. 2013 (arXiv:1308.3432); differs: latents start at the weights within
-the cells that error feedback has found, and levels are priced by their own models.
+the cells that error feedback has found, and levels are priced by their own models. Oscillations: Nagel et al. 2022
+(arXiv:2203.11086); differs: what they add to the loss is apart from its gradient here, as weight decay is.
 """
 
 import math
@@ -23,15 +27,16 @@ from fewbits.progress import Progress
 _RATE = 4e-3  # of learning, in steps of quantisation
 _DECAYS = (0.9, 0.99)
 _WARM_UP, _LAST = 10, 0.01  # steps in which the rate of learning rises; its share at the end of half a cosine
+_DRAWN, _MOST_DRAWN = 1.5, 3e-3  # of a latent's way to the middle of its cell: at most in all steps, and in one
 _REFIT = 50  # steps from one fit of models to the next
-_PULL, _MOST_PULL = 20.0, 2.0  # of what a bit is worth, by how far the levels' bits are off what they were
+_PULL, _MOST_PULL = 8.0, 2.0  # of what a bit is worth, by how far the levels' bits are off what they were
 _WEIGHED = 8  # batches at most by which a loss is told in the unit of errors
 
 
 class Latents(Protocol):
     """Latents of a tensor, or of a part of it."""
 
-    latents: nn.Parameter
+    latents: nn.Parameter  # in steps: a level is the whole number that is nearest
 
     def __call__(self) -> Tensor:
         """Return the values (N,) of the rounded latents."""
@@ -110,6 +115,10 @@ def tune(
                 loss.backward(inputs=[part.latents for part in parts])
             optimizer.step()
             schedule.step()
+            draw = min(_DRAWN / steps, _MOST_DRAWN) * (1 - _share(step, steps))
+            with torch.no_grad():
+                for part in parts:
+                    part.latents.lerp_(part.latents.round(), draw)
             if step % _REFIT == _REFIT - 1:
                 share = sum(part.refit() for part in parts) / wanted
                 pull *= min(max(share**_PULL, 1 / _MOST_PULL), _MOST_PULL)
