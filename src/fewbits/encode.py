@@ -148,11 +148,9 @@ class _Spent:
     def add(self, num_elements: int) -> None:
         with self._lock:
             self._num_elements += num_elements
-            are_many = self._num_elements >= _MANY
-            if are_many:
+            if self._num_elements >= _MANY:
                 self._num_elements = 0
-        if are_many:
-            release_memory()
+                release_memory()
 
 
 _spent = _Spent()
