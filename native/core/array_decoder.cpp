@@ -5,6 +5,7 @@
 
 #include "errors.h"
 #include "isa.h"
+#include "join.h"
 
 namespace fewbits {
 
@@ -127,7 +128,7 @@ void ArrayDecoder::store(uint8_t* out, const ClassRule& rule, uint64_t value) co
 void ArrayDecoder::convert(
     size_t row, size_t column, const uint8_t* symbols, size_t count, EscapeReader& escapes) const {
     const ClassRule& rule = rule_of(row);
-    uint8_t* out = output_.data + (row * row_length_ + column) * width_;
+    uint8_t* out = element(row, column);
     const auto escape = static_cast<uint8_t>(rule.model.table.num_values);
     if (rule.model.shift != 0) {
         const uint64_t raw = raw_position(row, column, rule);
@@ -180,7 +181,7 @@ void ArrayDecoder::fill_uncoded_rows() const {
         const uint64_t raw = raw_position(row, 0, rule);
         const auto centre = static_cast<uint64_t>(rule.model.centre);
         const auto shift = static_cast<uint64_t>(rule.model.shift);
-        uint8_t* out = output_.data + row * row_length_ * width_;
+        uint8_t* out = element(row, 0);
         for (size_t i = 0; i < row_length_; ++i) {
             store(out + i * width_, rule, centre + body_.read(raw + i * shift, rule.model.shift));
         }
@@ -195,9 +196,9 @@ bool ArrayDecoder::join(
     if (!reaches || width_ != 4 || shift > kMostJoined || !rule.joins) return false;
     const RawRun run = {static_cast<uint32_t>(rule.value_of(uint32_t{0})), shift, body_.bytes() + raw / 8};
     if (output_.kind == Output::Kind::kFields) {
-        kernels().join_fields(run, rule.element.drop(), output_.is_signed, symbols, count, out);
+        join_loops().fields(run, rule.element.drop(), output_.is_signed, symbols, count, out);
     } else {
-        kernels().join_levels(run, output_.step, rule.element.shifts(), symbols, count, out);
+        join_loops().levels(run, output_.step, rule.element.shifts(), symbols, count, out);
     }
     return true;
 }

@@ -58,6 +58,10 @@ public:
     // Writes the elements of a row's symbols from `column` on, taking their escapes.
     void convert(size_t row, size_t column, const uint8_t* symbols, size_t count, EscapeReader& escapes) const;
 
+    // Where an element goes, and how many bytes it has.
+    uint8_t* element(size_t row, size_t column) const { return output_.data + (row * row_length_ + column) * width_; }
+    size_t width() const { return width_; }
+
     // Writes the rows that have no symbols.
     void fill_uncoded_rows() const;
 

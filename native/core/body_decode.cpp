@@ -99,8 +99,10 @@ using Arrays = std::vector<std::unique_ptr<ArrayDecoder>>;
 // A chunk while it is decoded: its stream, and the place among the arrays where its next symbol belongs.
 class ChunkCursor {
 public:
-    ChunkCursor(const uint8_t* data, const ChunkSize& size, const Arrays& arrays, uint64_t first_symbol)
-        : arrays_(arrays), left_(size.num_symbols) {
+    // `end` is the body's.
+    ChunkCursor(const uint8_t* data, const uint8_t* end, const ChunkSize& size, const Arrays& arrays,
+                uint64_t first_symbol)
+        : readable_(end), arrays_(arrays), left_(size.num_symbols) {
         const uint8_t* states = data + size.at;
         for (size_t lane = 0; lane < kLanes; ++lane) {
             const uint8_t* four = states + 4 * lane;
@@ -119,15 +121,19 @@ public:
     // How many full groups a kernel may decode now without looking at bounds; 0 if the next group needs care.
     size_t free_groups() const {
         const size_t in_row = std::min<uint64_t>(left_, arrays_[array_]->row_length() - column_) / kLanes;
-        return std::min({in_row, stream_.words_left() / kLanes, kBlock / kLanes});
+        return std::min({in_row, static_cast<size_t>(readable_ - stream_.words) / kGroupBytes, kBlock / kLanes});
     }
 
     // Points the stream at the table of its row, and at the block.
     DecodeStream* prepare(DirectCache* cache) {
-        const ClassRule& rule = arrays_[array_]->rule_of(arrays_[array_]->coded_row(row_));
+        const ArrayDecoder& array = *arrays_[array_];
+        const size_t row = array.coded_row(row_);
+        const ClassRule& rule = array.rule_of(row);
         stream_.alias = &rule.alias;
         stream_.direct = cache != nullptr ? cache->find(rule.alias) : nullptr;
         stream_.symbols = block_;
+        stream_.elements = array.element(row, column_);
+        stream_.width = array.width();
         return &stream_;
     }
 
@@ -143,6 +149,7 @@ public:
 
     // Takes the symbols in the block for decoded; false when the chunk is at its end.
     void advance(size_t num_symbols) {
+        if (stream_.words > stream_.end) throw Corrupt("a stream has too few words.");
         const ArrayDecoder& array = *arrays_[array_];
         array.convert(array.coded_row(row_), column_, block_, num_symbols, escapes_);
         left_ -= num_symbols;
@@ -166,17 +173,18 @@ public:
 
 private:
     DecodeStream stream_;
+    const uint8_t* readable_;  // where what may be read ends: a kernel may take more words than are the stream's
     const Arrays& arrays_;
     EscapeReader escapes_;
     uint64_t left_;  // symbols
     size_t array_ = 0, row_ = 0, column_ = 0;  // row_ counts coded rows
-    uint8_t block_[kBlock];
+    alignas(4096) uint8_t block_[kBlock];  // at the same place of a page for all: fewest loads then look like its stores
 };
 
 class WideDecoder {
 public:
-    WideDecoder(const uint8_t* data, const Layout& layout, const Arrays& arrays)
-        : data_(data), layout_(layout), arrays_(arrays) {
+    WideDecoder(const uint8_t* data, size_t size, const Layout& layout, const Arrays& arrays)
+        : data_(data), end_(data + size), layout_(layout), arrays_(arrays) {
         uint64_t total = 0, declared = 0;
         for (const auto& array : arrays_) total += array->num_symbols();
         for (const ChunkSize& chunk : layout_.chunks) {
@@ -212,7 +220,7 @@ private:
                 if (index >= layout_.chunks.size()) break;
                 try {
                     running.push_back(
-                        std::make_unique<ChunkCursor>(data_, layout_.chunks[index], arrays_, firsts_[index]));
+                        std::make_unique<ChunkCursor>(data_, end_, layout_.chunks[index], arrays_, firsts_[index]));
                 } catch (...) {
                     failed_ = true;
                     throw;
@@ -251,6 +259,7 @@ private:
     }
 
     const uint8_t* data_;
+    const uint8_t* end_;
     const Layout& layout_;
     const Arrays& arrays_;
     std::vector<uint64_t> firsts_;  // first symbol of each chunk
@@ -262,7 +271,7 @@ private:
 class BodyReader {
 public:
     BodyReader(const uint8_t* data, size_t size)
-        : data_(data), layout_(data, size), bits_(data, size),
+        : data_(data), size_(size), layout_(data, size), bits_(data, size),
           symbols_left_(kMostSymbolsPerByte * (size + kSlackBytes)),
           lane_(data + layout_.lane_at, layout_.lane_size),
           lane_escapes_(data + layout_.lane_at + layout_.lane_size, layout_.lane_escape_size),
@@ -293,7 +302,7 @@ public:
             array->make_rules();
             array->fill_uncoded_rows();
         }
-        WideDecoder(data_, layout_, arrays).decode(num_threads);
+        WideDecoder(data_, size_, layout_, arrays).decode(num_threads);
     }
 
 private:
@@ -335,6 +344,7 @@ private:
     }
 
     const uint8_t* data_;
+    size_t size_;
     Layout layout_;
     BitReader bits_;
     uint64_t symbols_left_;

@@ -65,7 +65,7 @@ AliasTable alias_table(const Table& table) {
         const uint32_t own_offset = result.own_shift[b] + first, alias_offset = result.alias_shift[b] + first;
         const uint32_t bytes[AliasTable::kPlanes] = {own[b], result.alias[b], own_offset, own_offset >> 8,
                                                      alias_offset, alias_offset >> 8, table.counts[b],
-                                                     static_cast<uint32_t>(table.counts[b]) >> 8};
+                                                     static_cast<uint32_t>(table.counts[b]) >> 8, result.divider[b]};
         for (size_t plane = 0; plane < AliasTable::kPlanes; ++plane) {
             result.planes[plane][b] = static_cast<uint8_t>(bytes[plane]);
         }

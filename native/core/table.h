@@ -44,7 +44,10 @@ struct alignas(64) AliasTable {
 
     // The same by bytes, for shuffles of bytes. Offsets are counted from the bucket's first slot: offset = slot modulo
     // 128 + the run's, whose two bytes are apart.
-    enum Plane { kOwnSlots, kAlias, kOwnLow, kOwnHigh, kAliasLow, kAliasHigh, kFrequencyLow, kFrequencyHigh, kPlanes };
+    // A slot is an alias one if its low byte is not below the divider's; where all are own ones it is all the same.
+    enum Plane {
+        kOwnSlots, kAlias, kOwnLow, kOwnHigh, kAliasLow, kAliasHigh, kFrequencyLow, kFrequencyHigh, kDividerLow, kPlanes
+    };
     uint8_t planes[kPlanes][kMaxSymbols];
 };
 

@@ -13,8 +13,9 @@
 // at least 2^16; in the decoder exactly such a lane falls below 2^16, and takes the word back.
 //
 // Who checks bounds. A group takes or sheds at most 32 words, one a lane. Callers ask a kernel for no more groups than
-// there are words (or room) for at 32 words a group, and do the last groups of a stream with the `checked` functions
-// here, which look before every word. So no kernel needs a check of its own.
+// there are words to read (or room) for at 32 words a group, be they the stream's or what follows it, and look afterwards
+// whether it took more than its own; where memory ends they use the `checked` functions here, which look before every
+// word. So no kernel needs a check of its own.
 #pragma once
 
 #include <cstddef>
@@ -27,7 +28,7 @@ namespace fewbits {
 constexpr int kLanes = 32;              // WIRE
 constexpr uint32_t kLowest = 1u << 16;  // a lane's lowest state, and its last. WIRE
 constexpr size_t kGroupBytes = 2 * kLanes;
-constexpr int kMostStreams = 4;  // in lockstep
+constexpr int kMostStreams = 6;  // in lockstep
 
 // Words are pairs of bytes, little-endian, at any address.
 inline uint32_t load_word(const uint8_t* bytes) { return static_cast<uint32_t>(bytes[0] | bytes[1] << 8); }
@@ -39,8 +40,8 @@ struct DecodeStream {
     const AliasTable* alias;     // of the groups to come
     const DirectTable* direct;   // the same table, in the layout of a kernel that looks slots up; else null
     uint8_t* symbols;            // where the next symbol goes
-
-    size_t words_left() const { return static_cast<size_t>(end - words) / 2; }
+    const uint8_t* elements = nullptr;  // where what it stands for will go: a kernel may have that brought into cache
+    size_t width = 0;                   // of an element, in bytes
 };
 
 struct EncodeStream {
@@ -50,7 +51,7 @@ struct EncodeStream {
     const uint8_t* symbols;     // one beyond the symbol to be coded next
 };
 
-// Decodes full groups of every stream. Each has at least 32 words a group left, and room for 32 symbols a group.
+// Decodes full groups of every stream. For each, 32 words a group can be read, and there is room for 32 symbols a group.
 using DecodeGroups = void (*)(DecodeStream* const* streams, int num_streams, size_t num_groups);
 
 // Encodes full groups of every stream, the last group first. Each symbol has a frequency above 0, and below `words`
@@ -75,24 +76,6 @@ using MapSymbols = void (*)(const SymbolMap& map, int width, const uint8_t* symb
 // Writes the symbol of each of 32-bit values: its distance from `base` modulo 2^32, or `num_values` if that is less.
 using PlaceValues = void (*)(const void* values, size_t count, uint32_t base, uint32_t num_values, uint8_t* symbols);
 
-// Values of one class with raw bits, modulo 2^32: base + symbol * 2^shift + the next `shift` bits.
-struct RawRun {
-    uint32_t base;
-    int shift;           // 1 ... kMostJoined
-    const uint8_t* raw;  // the first value's bits; 16 bytes after the last value's may be read
-};
-
-constexpr int kMostJoined = 25;  // bits: four bytes hold as many at any place in a byte
-
-// Writes float32 from sign and magnitude (docs/payload/lossless.md, transforms 2 and 3), 4 bytes each.
-using JoinFields =
-    void (*)(const RawRun& run, int drop, bool is_signed, const uint8_t* symbols, size_t count, uint8_t* out);
-
-// Writes float32 values of levels (docs/payload/ecsq.md), 4 bytes each; shifts[k] is the centroid of magnitude k, 3 for
-// more. Levels are in -2^31 + 1 ... 2^31 - 1.
-using JoinLevels = void (*)(
-    const RawRun& run, float step, const float* shifts, const uint8_t* symbols, size_t count, uint8_t* out);
-
 // One implementation of the inner loops. All give the same bytes.
 struct Kernels {
     const char* name;
@@ -102,8 +85,6 @@ struct Kernels {
     EncodeGroups encode;
     MapSymbols map_symbols;
     PlaceValues place_values;
-    JoinFields join_fields;
-    JoinLevels join_levels;
 };
 
 extern const Kernels kScalarKernels;

@@ -5,7 +5,6 @@
 #include <cstring>
 
 #include "place_values.h"
-#include "unpack_avx2.h"
 #include "wide.h"
 
 namespace fewbits {
@@ -327,20 +326,11 @@ void decode_groups_by_shuffles(DecodeStream* const* streams, int num_streams, si
     for (int s = 0; s < num_streams; ++s) decode_streams_by_shuffles<1>(streams + s, num_groups);
 }
 
-void join_fields(const RawRun& run, int drop, bool is_signed, const uint8_t* symbols, size_t count, uint8_t* out) {
-    join_fields_with(unpack_by_eights, run, drop, is_signed, symbols, count, out);
-}
-
-void join_levels(
-    const RawRun& run, float step, const float* shifts, const uint8_t* symbols, size_t count, uint8_t* out) {
-    join_levels_with(unpack_by_eights, run, step, shifts, symbols, count, out);
-}
-
 }  // namespace
 
 const Kernels kAvx2Kernels = {
-    "avx2", 2, SlotLayout::kPacked, decode_groups, encode_groups, map_symbols, place_values, join_fields, join_levels};
+    "avx2", 2, SlotLayout::kPacked, decode_groups, encode_groups, map_symbols, place_values};
 const Kernels kAvx2ShuffleKernels = {
-    "avx2", 2, SlotLayout::kNone, decode_groups_by_shuffles, encode_groups, map_symbols, place_values, join_fields, join_levels};
+    "avx2", 2, SlotLayout::kNone, decode_groups_by_shuffles, encode_groups, map_symbols, place_values};
 
 }  // namespace fewbits

@@ -1,25 +1,38 @@
-// AVX-512 with VBMI2: a whole table held in registers or first-level cache, 32 slots looked up by one wide permute.
+// AVX-512 with VBMI and VBMI2: a whole table held in first-level cache, 64 slots looked up by one permute of bytes.
 //
-// The 32 states are kept as two registers, of even and of odd lanes: so the low halves of all states, shifted and
-// blended, stand in lane order in one register of 16-bit numbers, and that is where slots, symbols, frequencies and
-// offsets are worked out. Only the multiplication needs 32 bits a lane.
+// Decoding takes streams in pairs. A lane's state is two words of 16 bits, in a register of low and one of high words:
+// a product of 16 bits by 16 is an instruction, one of 32 by 32 is two. The indices of a pair's lanes lie in one register
+// of bytes, the first stream's in the even ones; what is found comes apart into words without being moved.
+//
+// Encoding takes pairs too. It keeps the states of even and of odd lanes apart, 32 bits each, for its divisions.
+//
+// Where streams are too few, one is given several times: what it does is done as often, and written to the same bytes.
 #include <immintrin.h>
 
+#include <array>
 #include <cstring>
 
 #include "place_values.h"
-#include "unpack_avx2.h"
 #include "wide.h"
 
 namespace fewbits {
 namespace {
 
 constexpr __mmask32 kOddWords = 0xAAAAAAAA;
+constexpr int kPairs = 3;  // in lockstep: as many states as there are registers for
 
 struct Lanes {
     __m512i even;
     __m512i odd;
 };
+
+constexpr std::array<uint8_t, 64> make_apart() {
+    std::array<uint8_t, 64> order{};
+    for (size_t i = 0; i < 64; ++i) order[i] = static_cast<uint8_t>(2 * i % 64 + i / 32);
+    return order;
+}
+
+constexpr std::array<uint8_t, 64> kApart = make_apart();  // a permutation: even bytes first, then odd ones
 
 inline __m512i load(const void* bytes) { return _mm512_loadu_si512(bytes); }
 
@@ -55,79 +68,146 @@ inline Lanes widened(__m512i numbers) {
 inline __mmask32 both_words_even(uint32_t set) { return (set & 0x55555555u) | (set & 0x55555555u) << 1; }
 inline __mmask32 both_words_odd(uint32_t set) { return (set & 0xAAAAAAAAu) | (set & 0xAAAAAAAAu) >> 1; }
 
-inline __m512i decode_step(__m512i x, __m512i frequency, __m512i offset) {
-    return _mm512_add_epi32(_mm512_mullo_epi32(_mm512_srli_epi32(x, kPrecision), frequency), offset);
+// Low and high words of 32 states, in lane order.
+struct Words {
+    __m512i low;
+    __m512i high;
+};
+
+inline Words load_words(const uint32_t* state) {
+    const Lanes x = load_lanes(state);
+    return {low_words(x), high_words(x)};
 }
 
-template <int kStreams>
-void decode_streams(DecodeStream* const* streams, size_t num_groups) {
-    const __m512i slot_mask = _mm512_set1_epi16(static_cast<short>(kTotal - 1));
-    Lanes state[kStreams];
-    const uint8_t* words[kStreams];
-    uint8_t* symbols[kStreams];
-    const AliasTable* table[kStreams];
-    for (int s = 0; s < kStreams; ++s) {
-        state[s] = load_lanes(streams[s]->state);
+inline void store_words(uint32_t* state, Words x) {
+    const Lanes low = widened(x.low), high = widened(x.high);
+    store_lanes(state, {_mm512_or_si512(low.even, _mm512_slli_epi32(high.even, 16)),
+                        _mm512_or_si512(low.odd, _mm512_slli_epi32(high.odd, 16))});
+}
+
+// Even bytes from one register, odd bytes from another.
+inline __m512i interleave(__m512i even, __m512i odd) {
+    return _mm512_ternarylogic_epi32(odd, _mm512_set1_epi16(0xFF), even, 0xB8);
+}
+
+inline __m512i swap_bytes(__m512i words) { return _mm512_shldi_epi16(words, words, 8); }
+
+// A pair's words from their low bytes, and from their high bytes swapped.
+inline __m512i first_words(__m512i low, __m512i swapped_high) { return interleave(low, swapped_high); }
+inline __m512i second_words(__m512i low, __m512i swapped_high) { return _mm512_shldi_epi16(swapped_high, low, 8); }
+
+// A pair of streams' tables: bytes are looked up in the first for the first stream, which is even bytes.
+template <bool kShared>
+struct PairLookup {
+    const AliasTable* table[2];
+
+    // `found` where `wanted` is 0. Only the low six bits of an index count.
+    __m512i operator()(int plane, __m512i indices, __m512i found, __mmask64 wanted) const {
+        const __m512i first = load(table[0]->planes[plane]);
+        if (kShared) return _mm512_mask_permutexvar_epi8(found, wanted, indices, first);
+        found = _mm512_mask_permutexvar_epi8(found, wanted & kEvenBytes, indices, first);
+        return _mm512_mask_permutexvar_epi8(found, wanted & ~kEvenBytes, indices, load(table[1]->planes[plane]));
+    }
+
+    __m512i operator()(int plane, __m512i indices) const {
+        const __m512i found = _mm512_permutexvar_epi8(indices, load(table[0]->planes[plane]));
+        if (kShared) return found;
+        return _mm512_mask_permutexvar_epi8(found, ~kEvenBytes, indices, load(table[1]->planes[plane]));
+    }
+
+    static constexpr __mmask64 kEvenBytes = 0x5555555555555555;
+};
+
+// x div 8192 * frequency + offset, of 32 lanes; those below 2^16 take the next words, in lane order.
+inline void decode_step(Words& x, __m512i frequency, __m512i offset, const uint8_t*& words) {
+    const __m512i low_part = _mm512_shldi_epi16(x.high, x.low, 16 - kPrecision);  // of the 19 bits of x div 8192
+    const __m512i high_part = _mm512_srli_epi16(x.high, kPrecision);
+    const __m512i low = _mm512_add_epi16(_mm512_mullo_epi16(low_part, frequency), offset);
+    const __mmask32 carries = _mm512_cmplt_epu16_mask(low, offset);
+    __m512i high =
+        _mm512_add_epi16(_mm512_mulhi_epu16(low_part, frequency), _mm512_mullo_epi16(high_part, frequency));
+    high = _mm512_mask_sub_epi16(high, carries, high, _mm512_set1_epi16(-1));
+    const __mmask32 needs = _mm512_testn_epi16_mask(high, high);
+    x.high = _mm512_mask_mov_epi16(high, needs, low);
+    x.low = _mm512_mask_expand_epi16(low, needs, load(words));  // 32 words, all within the group's
+    words += 2 * static_cast<size_t>(_mm_popcnt_u32(needs));
+}
+
+template <int kNum, bool kShared>
+void decode_pairs(DecodeStream* const* streams, size_t num_groups) {
+    const __m512i in_bucket = _mm512_set1_epi16(kBucket - 1);
+    const __m512i apart = load(kApart.data());
+    using Table = AliasTable;
+    Words state[2 * kNum];
+    const uint8_t* words[2 * kNum];
+    uint8_t* symbols[2 * kNum];
+    const uint8_t* elements[2 * kNum];
+    const size_t width = streams[0]->width;  // others may differ: nothing depends on it but speed
+    PairLookup<kShared> look_up[kNum];
+    for (int s = 0; s < 2 * kNum; ++s) {
+        state[s] = load_words(streams[s]->state);
         words[s] = streams[s]->words;
         symbols[s] = streams[s]->symbols;
-        table[s] = streams[s]->alias;
+        elements[s] = streams[s]->elements;
+        look_up[s / 2].table[s % 2] = streams[s]->alias;
     }
-    for (size_t group = 0; group < num_groups; ++group) {
-        for (int s = 0; s < kStreams; ++s) {
-            const Lanes x = state[s];
-            const __m512i slot = _mm512_and_si512(low_words(x), slot_mask);
-            const __m512i bucket = _mm512_srli_epi16(slot, 7);  // log2 of 128 slots a bucket
-            const __mmask32 is_alias = _mm512_cmpge_epu16_mask(slot, look_up(table[s]->divider, bucket));
-            const __m512i symbol = _mm512_mask_mov_epi16(bucket, is_alias, look_up(table[s]->alias, bucket));
-            const __m512i shift = _mm512_mask_mov_epi16(
-                look_up(table[s]->own_shift, bucket), is_alias, look_up(table[s]->alias_shift, bucket));
-            _mm256_storeu_si256(reinterpret_cast<__m256i*>(symbols[s]), _mm512_cvtepi16_epi8(symbol));
-            symbols[s] += kLanes;
-            const Lanes frequency = widened(look_up(table[s]->frequency, symbol));
-            const Lanes offset = widened(_mm512_add_epi16(slot, shift));
-            const Lanes y = {decode_step(x.even, frequency.even, offset.even),
-                             decode_step(x.odd, frequency.odd, offset.odd)};
-            const __m512i high = high_words(y);
-            const __mmask32 needs = _mm512_testn_epi16_mask(high, high);
-            const __m512i taken = _mm512_maskz_expand_epi16(needs, load(words[s]));  // 32 words, all within the group's
-            words[s] += 2 * _mm_popcnt_u32(needs);
-            const Lanes word = widened(taken);
-            const __m512i even = _mm512_or_si512(_mm512_slli_epi32(y.even, 16), word.even);
-            const __m512i odd = _mm512_or_si512(_mm512_slli_epi32(y.odd, 16), word.odd);
-            state[s].even = _mm512_mask_blend_epi16(both_words_even(needs), y.even, even);
-            state[s].odd = _mm512_mask_blend_epi16(both_words_odd(needs), y.odd, odd);
+    for (size_t done = 0; done < num_groups * kLanes; done += kLanes) {
+#pragma GCC unroll 3  // else the states are not kept in registers
+        for (int p = 0; p < kNum; ++p) {
+            const int s = 2 * p, t = s + 1;
+            const __m512i low0 = state[s].low, low1 = state[t].low;
+            // Bits 7 to 12 are the bucket's; what is above them in these bytes counts only where it is masked.
+            const __m512i bucket = interleave(_mm512_srli_epi16(low0, 7), _mm512_slli_epi16(low1, 1));
+            const __m512i slot = interleave(low0, _mm512_slli_epi16(low1, 8));  // its low byte
+            const __mmask64 is_alias = _mm512_cmpge_epu8_mask(slot, look_up[p](Table::kDividerLow, bucket));
+            const __m512i own = _mm512_and_si512(bucket, _mm512_set1_epi8(kMaxSymbols - 1));
+            const __m512i symbol = look_up[p](Table::kAlias, bucket, own, is_alias);
+            const __m512i low = look_up[p](Table::kAliasLow, bucket, look_up[p](Table::kOwnLow, bucket), is_alias);
+            const __m512i high =
+                swap_bytes(look_up[p](Table::kAliasHigh, bucket, look_up[p](Table::kOwnHigh, bucket), is_alias));
+            const __m512i frequency_low = look_up[p](Table::kFrequencyLow, symbol);
+            const __m512i frequency_high = swap_bytes(look_up[p](Table::kFrequencyHigh, symbol));
+            for (int i = s; i <= t; ++i) {
+                _mm_prefetch(reinterpret_cast<const char*>(elements[i] + done * width), _MM_HINT_T0);
+            }
+            const __m512i ordered = _mm512_permutexvar_epi8(apart, symbol);
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(symbols[s] + done), _mm512_castsi512_si256(ordered));
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(symbols[t] + done), _mm512_extracti64x4_epi64(ordered, 1));
+            const __m512i offset0 = _mm512_add_epi16(_mm512_and_si512(low0, in_bucket), first_words(low, high));
+            const __m512i offset1 = _mm512_add_epi16(_mm512_and_si512(low1, in_bucket), second_words(low, high));
+            decode_step(state[s], first_words(frequency_low, frequency_high), offset0, words[s]);
+            decode_step(state[t], second_words(frequency_low, frequency_high), offset1, words[t]);
         }
     }
-    for (int s = 0; s < kStreams; ++s) {
-        store_lanes(streams[s]->state, state[s]);
+    for (int s = 0; s < 2 * kNum; ++s) {
+        store_words(streams[s]->state, state[s]);
         streams[s]->words = words[s];
-        streams[s]->symbols = symbols[s];
+        streams[s]->symbols = symbols[s] + num_groups * kLanes;
     }
 }
 
 void decode_groups(DecodeStream* const* streams, int num_streams, size_t num_groups) {
-    switch (num_streams) {
-        case 4: return decode_streams<4>(streams, num_groups);
-        case 3: decode_streams<1>(streams + 2, num_groups); [[fallthrough]];
-        case 2: return decode_streams<2>(streams, num_groups);
-        default: return decode_streams<1>(streams, num_groups);
-    }
+    DecodeStream* all[2 * kPairs];
+    for (int s = 0; s < 2 * kPairs; ++s) all[s] = streams[s < num_streams ? s : num_streams - 1];
+    bool shared = num_streams > 2;
+    for (int s = 0; s < 2 * kPairs; s += 2) shared &= all[s]->alias == all[s + 1]->alias;
+    if (shared) return decode_pairs<kPairs, true>(all, num_groups);
+    // Rows of their own tables are short: more in lockstep are hardly faster, and their loop would be the longest here.
+    for (int s = 0; s < num_streams; s += 2) decode_pairs<1, false>(all + s, num_groups);
 }
 
-// NUMERICS: float32 holds neither x nor x / f exactly, but the quotient is below 2^19, so that it is off by less than
-// 1/8 before it is cut to an integer, and by at most 1 after: one step of correction each way makes it exact.
+// NUMERICS: a reciprocal is right to 14 bits, after the step to 22. A quotient below 2^19 is then off by less than 1/4:
+// taken down by as much, and cut to an integer, it is right or 1 too low, which the rest shows.
 inline __m512i divide(__m512i x, __m512i frequency, __m512i& rest) {
-    const __m512 real = _mm512_div_ps(_mm512_cvtepu32_ps(x), _mm512_cvtepu32_ps(frequency));
-    const __m512i one = _mm512_set1_epi32(1);
-    __m512i quotient = _mm512_cvttps_epu32(real);
+    const __m512 divisor = _mm512_cvtepu32_ps(frequency);
+    const __m512 rough = _mm512_rcp14_ps(divisor);
+    const __m512 reciprocal = _mm512_fmadd_ps(rough, _mm512_fnmadd_ps(divisor, rough, _mm512_set1_ps(1.0f)), rough);
+    const __m512 real = _mm512_fmadd_ps(_mm512_cvtepu32_ps(x), reciprocal, _mm512_set1_ps(-0.25f));
+    const __m512i quotient = _mm512_cvttps_epu32(real);
     rest = _mm512_sub_epi32(x, _mm512_mullo_epi32(quotient, frequency));
-    const __mmask16 too_high = _mm512_movepi32_mask(rest);  // the sign
-    quotient = _mm512_mask_sub_epi32(quotient, too_high, quotient, one);
-    rest = _mm512_mask_add_epi32(rest, too_high, rest, frequency);
     const __mmask16 too_low = _mm512_cmpge_epu32_mask(rest, frequency);
-    quotient = _mm512_mask_add_epi32(quotient, too_low, quotient, one);
     rest = _mm512_mask_sub_epi32(rest, too_low, rest, frequency);
-    return quotient;
+    return _mm512_mask_sub_epi32(quotient, too_low, quotient, _mm512_set1_epi32(-1));
 }
 
 inline __m512i encode_step(__m512i x, __m512i frequency, __m512i start, const uint16_t* slots) {
@@ -139,18 +219,18 @@ inline __m512i encode_step(__m512i x, __m512i frequency, __m512i start, const ui
     return _mm512_add_epi32(_mm512_slli_epi32(quotient, kPrecision), slot);
 }
 
-template <int kStreams>
-void encode_streams(EncodeStream* const* streams, size_t num_groups) {
-    Lanes state[kStreams];
-    uint8_t* words[kStreams];
-    const uint8_t* symbols[kStreams];
-    for (int s = 0; s < kStreams; ++s) {
+void encode_pair(EncodeStream* const* streams, size_t num_groups) {
+    Lanes state[2];
+    uint8_t* words[2];
+    const uint8_t* symbols[2];
+    for (int s = 0; s < 2; ++s) {
         state[s] = load_lanes(streams[s]->state);
         words[s] = streams[s]->words;
         symbols[s] = streams[s]->symbols;
     }
     for (size_t group = 0; group < num_groups; ++group) {
-        for (int s = 0; s < kStreams; ++s) {
+#pragma GCC unroll 2  // else the states are not kept in registers
+        for (int s = 0; s < 2; ++s) {
             const EncodeTable& table = *streams[s]->table;
             symbols[s] -= kLanes;
             const __m512i symbol =
@@ -172,7 +252,7 @@ void encode_streams(EncodeStream* const* streams, size_t num_groups) {
             state[s].odd = encode_step(x.odd, frequency.odd, start.odd, table.slots);
         }
     }
-    for (int s = 0; s < kStreams; ++s) {
+    for (int s = 0; s < 2; ++s) {
         store_lanes(streams[s]->state, state[s]);
         streams[s]->words = words[s];
         streams[s]->symbols = symbols[s];
@@ -180,11 +260,9 @@ void encode_streams(EncodeStream* const* streams, size_t num_groups) {
 }
 
 void encode_groups(EncodeStream* const* streams, int num_streams, size_t num_groups) {
-    switch (num_streams) {
-        case 4: return encode_streams<4>(streams, num_groups);
-        case 3: encode_streams<1>(streams + 2, num_groups); [[fallthrough]];
-        case 2: return encode_streams<2>(streams, num_groups);
-        default: return encode_streams<1>(streams, num_groups);
+    for (int s = 0; s < num_streams; s += 2) {
+        EncodeStream* const pair[2] = {streams[s], streams[s + 1 < num_streams ? s + 1 : s]};
+        encode_pair(pair, num_groups);
     }
 }
 
@@ -205,7 +283,8 @@ void map_symbols(const SymbolMap& map, int width, const uint8_t* symbols, size_t
     } else if (width == 4) {
         alignas(64) uint32_t words[kMaxSymbols];
         for (int s = 0; s < kMaxSymbols; ++s) words[s] = static_cast<uint32_t>(map.words[s]);
-        const __m512i word0 = load(words), word16 = load(words + 16), word32 = load(words + 32), word48 = load(words + 48);
+        const __m512i word0 = load(words), word16 = load(words + 16);
+        const __m512i word32 = load(words + 32), word48 = load(words + 48);
         for (; i + 16 <= count; i += 16) {
             const __m512i next =
                 _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(symbols + i)));
@@ -218,17 +297,9 @@ void map_symbols(const SymbolMap& map, int width, const uint8_t* symbols, size_t
     kScalarKernels.map_symbols(map, width, symbols + i, count - i, out + i * static_cast<size_t>(width));
 }
 
-void join_fields(const RawRun& run, int drop, bool is_signed, const uint8_t* symbols, size_t count, uint8_t* out) {
-    join_fields_with(unpack_by_eights, run, drop, is_signed, symbols, count, out);
-}
-
-void join_levels(
-    const RawRun& run, float step, const float* shifts, const uint8_t* symbols, size_t count, uint8_t* out) {
-    join_levels_with(unpack_by_eights, run, step, shifts, symbols, count, out);
-}
-
 }  // namespace
 
-const Kernels kAvx512Kernels = {"avx512", 4, SlotLayout::kNone, decode_groups, encode_groups, map_symbols, place_values, join_fields, join_levels};
+const Kernels kAvx512Kernels = {
+    "avx512", 2 * kPairs, SlotLayout::kNone, decode_groups, encode_groups, map_symbols, place_values};
 
 }  // namespace fewbits

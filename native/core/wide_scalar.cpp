@@ -2,7 +2,6 @@
 #include <cstring>
 
 #include "errors.h"
-#include "join_raw.h"
 #include "place_values.h"
 #include "wide.h"
 
@@ -140,17 +139,8 @@ void map_symbols(const SymbolMap& map, int width, const uint8_t* symbols, size_t
     }
 }
 
-void join_fields(const RawRun& run, int drop, bool is_signed, const uint8_t* symbols, size_t count, uint8_t* out) {
-    join_fields_with(unpack_portably, run, drop, is_signed, symbols, count, out);
-}
-
-void join_levels(
-    const RawRun& run, float step, const float* shifts, const uint8_t* symbols, size_t count, uint8_t* out) {
-    join_levels_with(unpack_portably, run, step, shifts, symbols, count, out);
-}
-
 }  // namespace
 
-const Kernels kScalarKernels = {"scalar", 1, SlotLayout::kSplit, decode_groups, encode_groups, map_symbols, place_values, join_fields, join_levels};
+const Kernels kScalarKernels = {"scalar", 1, SlotLayout::kSplit, decode_groups, encode_groups, map_symbols, place_values};
 
 }  // namespace fewbits

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "isa.h"
+#include "join.h"
 
 namespace fewbits {
 
@@ -25,6 +26,16 @@ inline std::vector<const Kernels*> all_loops() {
     }
 #endif
     all.push_back(&kEmulatedAvx512Kernels);
+    return all;
+}
+
+// Those of joins that this machine runs.
+inline std::vector<const JoinLoops*> all_join_loops() {
+    std::vector<const JoinLoops*> all;
+    for (const std::string& name : available_isas()) {
+        use_isa(name);
+        all.push_back(&join_loops());
+    }
     return all;
 }
 

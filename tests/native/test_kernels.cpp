@@ -305,13 +305,13 @@ static void check_joining(const Output& output, uint32_t base, int shift, size_t
     }
     const Block bytes = block_of(raw), from = block_of(symbols);
     const RawRun run = {base, shift, bytes.get()};
-    for (const Kernels* loops : all_loops()) {
+    for (const JoinLoops* loops : all_join_loops()) {
         const Block to = std::make_unique<uint8_t[]>(1 + 4 * count);
         uint8_t* const out = to.get() + 1;
         if (output.kind == Output::Kind::kFields) {
-            loops->join_fields(run, rule.drop(), output.is_signed, from.get(), count, out);
+            loops->fields(run, rule.drop(), output.is_signed, from.get(), count, out);
         } else {
-            loops->join_levels(run, output.step, rule.shifts(), from.get(), count, out);
+            loops->levels(run, output.step, rule.shifts(), from.get(), count, out);
         }
         CHECK(std::equal(expected.begin(), expected.end(), out));
     }

@@ -1,4 +1,4 @@
-// The AVX-512 and AVX2 intrinsics that native/core/wide_avx512.cpp uses, each as a loop over numbers.
+// The intrinsics that native/core/wide_avx512.cpp uses, each as a loop over numbers.
 //
 // Compiled against this header instead of the compiler's, that file runs on every machine and under every sanitizer:
 // it is how its logic is tested where no processor has the instructions. Every function follows the "Operation" of
@@ -23,6 +23,7 @@ struct __m512 {
 };
 using __mmask16 = uint16_t;
 using __mmask32 = uint32_t;
+using __mmask64 = uint64_t;
 
 namespace emulated {
 
@@ -62,7 +63,7 @@ Register load(const void* bytes) {
     return r;
 }
 
-inline bool in(uint32_t mask, int i) { return (mask >> i & 1) != 0; }
+inline bool in(uint64_t mask, int i) { return (mask >> i & 1) != 0; }
 
 }  // namespace emulated
 
@@ -79,6 +80,9 @@ inline __m512i _mm512_set1_epi32(int a) {
 }
 inline __m512i _mm512_set1_epi16(short a) {
     return make<uint16_t>([&](int) { return static_cast<uint16_t>(a); });
+}
+inline __m512i _mm512_set1_epi8(char a) {
+    return make<uint8_t>([&](int) { return static_cast<uint8_t>(a); });
 }
 inline __m512i _mm512_setr_epi32(int a, int b, int c, int d, int e, int f, int g, int h, int i, int j, int k, int l,
                                  int m, int n, int o, int p) {
@@ -105,6 +109,34 @@ inline __m512i _mm512_mullo_epi32(__m512i a, __m512i b) {
 inline __m512i _mm512_add_epi16(__m512i a, __m512i b) {
     return make<uint16_t>([&](int i) { return get<uint16_t>(a, i) + get<uint16_t>(b, i); });
 }
+// The low and the high 16 bits of products.
+inline __m512i _mm512_mullo_epi16(__m512i a, __m512i b) {
+    return make<uint16_t>([&](int i) { return uint32_t{get<uint16_t>(a, i)} * get<uint16_t>(b, i); });
+}
+inline __m512i _mm512_mulhi_epu16(__m512i a, __m512i b) {
+    return make<uint16_t>([&](int i) { return uint32_t{get<uint16_t>(a, i)} * get<uint16_t>(b, i) >> 16; });
+}
+// Bit 4 a + 2 b + c of the table, for each bit.
+inline __m512i _mm512_ternarylogic_epi32(__m512i a, __m512i b, __m512i c, int table) {
+    return make<uint8_t>([&](int i) {
+        int result = 0;
+        for (int bit = 0; bit < 8; ++bit) {
+            const auto at = [&](const __m512i& r) { return get<uint8_t>(r, i) >> bit & 1; };
+            result |= (table >> (4 * at(a) + 2 * at(b) + at(c)) & 1) << bit;
+        }
+        return result;
+    });
+}
+inline __m512i _mm512_slli_epi16(__m512i a, unsigned n) {
+    return make<uint16_t>([&](int i) { return n > 15 ? 0 : get<uint16_t>(a, i) << n; });
+}
+// The high word of a, then b, moved left; n modulo 16.
+inline __m512i _mm512_shldi_epi16(__m512i a, __m512i b, int n) {
+    return make<uint16_t>([&](int i) {
+        const uint32_t both = uint32_t{get<uint16_t>(a, i)} << 16 | get<uint16_t>(b, i);
+        return both << (n & 15) >> 16;
+    });
+}
 inline __m512i _mm512_slli_epi32(__m512i a, unsigned n) {
     return make<uint32_t>([&](int i) { return n > 31 ? 0 : get<uint32_t>(a, i) << n; });
 }
@@ -115,36 +147,6 @@ inline __m512i _mm512_srli_epi16(__m512i a, unsigned n) {
     return make<uint16_t>([&](int i) { return n > 15 ? 0 : get<uint16_t>(a, i) >> n; });
 }
 
-inline __m256i _mm256_load_si256(const __m256i* p) { return load<__m256i>(p); }
-inline __m256i _mm256_set1_epi32(int a) {
-    return make<uint32_t, __m256i>([&](int) { return static_cast<uint32_t>(a); });
-}
-inline __m256i _mm256_and_si256(__m256i a, __m256i b) {
-    return make<uint32_t, __m256i>([&](int i) { return get<uint32_t>(a, i) & get<uint32_t>(b, i); });
-}
-inline __m256i _mm256_srlv_epi32(__m256i a, __m256i n) {
-    return make<uint32_t, __m256i>([&](int i) {
-        const auto by = get<uint32_t>(n, i);
-        return by > 31 ? 0 : get<uint32_t>(a, i) >> by;
-    });
-}
-// Within each half an index's low four bits choose the byte; bit 7 makes it 0.
-inline __m256i _mm256_shuffle_epi8(__m256i a, __m256i index) {
-    return make<uint8_t, __m256i>([&](int i) {
-        const int at = get<uint8_t>(index, i);
-        return at & 128 ? 0 : get<uint8_t>(a, (i & 16) + (at & 15));
-    });
-}
-inline __m256i _mm256_castsi128_si256(__m128i a) {
-    // The upper half is undefined: set to what would be seen if it were used.
-    return make<uint8_t, __m256i>([&](int i) { return i < 16 ? get<uint8_t>(a, i) : 0xA5; });
-}
-inline __m256i _mm256_inserti128_si256(__m256i a, __m128i b, int half) {
-    return make<uint8_t, __m256i>([&](int i) {
-        return i / 16 == half ? get<uint8_t>(b, i & 15) : get<uint8_t>(a, i);
-    });
-}
-
 // With a mask: the operation where its bit is set, else `source`, or 0 in the forms called maskz.
 inline __m512i _mm512_mask_mov_epi16(__m512i source, __mmask32 k, __m512i a) {
     return make<uint16_t>([&](int i) { return get<uint16_t>(in(k, i) ? a : source, i); });
@@ -152,14 +154,22 @@ inline __m512i _mm512_mask_mov_epi16(__m512i source, __mmask32 k, __m512i a) {
 inline __m512i _mm512_mask_mov_epi32(__m512i source, __mmask16 k, __m512i a) {
     return make<uint32_t>([&](int i) { return get<uint32_t>(in(k, i) ? a : source, i); });
 }
-inline __m512i _mm512_mask_blend_epi16(__mmask32 k, __m512i a, __m512i b) { return _mm512_mask_mov_epi16(a, k, b); }
-inline __m512i _mm512_mask_add_epi32(__m512i source, __mmask16 k, __m512i a, __m512i b) {
-    return _mm512_mask_mov_epi32(source, k, _mm512_add_epi32(a, b));
+inline __m512i _mm512_mask_sub_epi16(__m512i source, __mmask32 k, __m512i a, __m512i b) {
+    return make<uint16_t>([&](int i) {
+        return in(k, i) ? get<uint16_t>(a, i) - get<uint16_t>(b, i) : get<uint16_t>(source, i);
+    });
 }
+inline __m512i _mm512_mask_blend_epi16(__mmask32 k, __m512i a, __m512i b) { return _mm512_mask_mov_epi16(a, k, b); }
 inline __m512i _mm512_mask_sub_epi32(__m512i source, __mmask16 k, __m512i a, __m512i b) {
     return _mm512_mask_mov_epi32(source, k, _mm512_sub_epi32(a, b));
 }
 
+inline __mmask64 _mm512_cmpge_epu8_mask(__m512i a, __m512i b) {
+    return mask<uint8_t, __mmask64>([&](int i) { return get<uint8_t>(a, i) >= get<uint8_t>(b, i); });
+}
+inline __mmask32 _mm512_cmplt_epu16_mask(__m512i a, __m512i b) {
+    return mask<uint16_t, __mmask32>([&](int i) { return get<uint16_t>(a, i) < get<uint16_t>(b, i); });
+}
 inline __mmask32 _mm512_cmpge_epu16_mask(__m512i a, __m512i b) {
     return mask<uint16_t, __mmask32>([&](int i) { return get<uint16_t>(a, i) >= get<uint16_t>(b, i); });
 }
@@ -171,9 +181,6 @@ inline __mmask32 _mm512_testn_epi16_mask(__m512i a, __m512i b) {
 }
 inline __mmask16 _mm512_test_epi32_mask(__m512i a, __m512i b) {
     return mask<uint32_t, __mmask16>([&](int i) { return (get<uint32_t>(a, i) & get<uint32_t>(b, i)) != 0; });
-}
-inline __mmask16 _mm512_movepi32_mask(__m512i a) {
-    return mask<uint32_t, __mmask16>([&](int i) { return get<uint32_t>(a, i) >> 31 != 0; });
 }
 
 // An index's low bits choose the lane; for two sources the next bit chooses the second.
@@ -193,9 +200,14 @@ inline __m512i _mm512_permutexvar_epi8(__m512i index, __m512i a) {
     return make<uint8_t>([&](int i) { return get<uint8_t>(a, get<uint8_t>(index, i) & 63); });
 }
 
-inline __m512i _mm512_maskz_expand_epi16(__mmask32 k, __m512i a) {
+inline __m512i _mm512_mask_permutexvar_epi8(__m512i source, __mmask64 k, __m512i index, __m512i a) {
+    const __m512i found = _mm512_permutexvar_epi8(index, a);
+    return make<uint8_t>([&](int i) { return get<uint8_t>(in(k, i) ? found : source, i); });
+}
+
+inline __m512i _mm512_mask_expand_epi16(__m512i source, __mmask32 k, __m512i a) {
     int next = 0;
-    return make<uint16_t>([&](int i) { return in(k, i) ? get<uint16_t>(a, next++) : 0; });
+    return make<uint16_t>([&](int i) { return in(k, i) ? get<uint16_t>(a, next++) : get<uint16_t>(source, i); });
 }
 inline __m512i _mm512_maskz_compress_epi16(__mmask32 k, __m512i a) {
     uint16_t packed[32] = {};
@@ -218,9 +230,10 @@ inline __m512i _mm512_i32gather_epi32(__m512i index, const void* base, int scale
     });
 }
 
-inline __m256i _mm512_cvtepi16_epi8(__m512i a) {
-    return make<uint8_t, __m256i>([&](int i) { return get<uint16_t>(a, i) & 0xFF; });
+inline __m256i _mm512_extracti64x4_epi64(__m512i a, int half) {
+    return make<uint8_t, __m256i>([&](int i) { return get<uint8_t>(a, 32 * half + i); });
 }
+inline __m256i _mm512_castsi512_si256(__m512i a) { return _mm512_extracti64x4_epi64(a, 0); }
 inline __m512i _mm512_cvtepu8_epi16(__m256i a) {
     return make<uint16_t>([&](int i) { return get<uint8_t>(a, i); });
 }
@@ -234,9 +247,25 @@ inline __m512 _mm512_cvtepu32_ps(__m512i a) {
     for (int i = 0; i < 16; ++i) r.lane[i] = static_cast<float>(get<uint32_t>(a, i));
     return r;
 }
-inline __m512 _mm512_div_ps(__m512 a, __m512 b) {
+inline __m512 _mm512_set1_ps(float a) {
     __m512 r;
-    for (int i = 0; i < 16; ++i) r.lane[i] = a.lane[i] / b.lane[i];
+    for (float& lane : r.lane) lane = a;
+    return r;
+}
+// A reciprocal may be wrong by 2^-14 of it: here it is by nearly as much, up and down in turns.
+inline __m512 _mm512_rcp14_ps(__m512 a) {
+    __m512 r;
+    for (int i = 0; i < 16; ++i) r.lane[i] = (1.0f + (i % 2 == 0 ? 1.0f : -1.0f) / 16400.0f) / a.lane[i];
+    return r;
+}
+inline __m512 _mm512_fmadd_ps(__m512 a, __m512 b, __m512 c) {
+    __m512 r;
+    for (int i = 0; i < 16; ++i) r.lane[i] = std::fma(a.lane[i], b.lane[i], c.lane[i]);
+    return r;
+}
+inline __m512 _mm512_fnmadd_ps(__m512 a, __m512 b, __m512 c) {
+    __m512 r;
+    for (int i = 0; i < 16; ++i) r.lane[i] = std::fma(-a.lane[i], b.lane[i], c.lane[i]);
     return r;
 }
 inline __m512i _mm512_cvttps_epu32(__m512 a) {
@@ -245,6 +274,9 @@ inline __m512i _mm512_cvttps_epu32(__m512 a) {
         return real >= 0.0f && real < 4294967296.0f ? static_cast<uint32_t>(real) : ~uint32_t{0};
     });
 }
+
+constexpr int _MM_HINT_T0 = 3;
+inline void _mm_prefetch(const char*, int) {}
 
 inline int _mm_popcnt_u32(unsigned a) {
     int count = 0;

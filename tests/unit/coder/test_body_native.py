@@ -16,6 +16,7 @@ from fewbits.coder.body import decode_body, decode_into, decode_rows, encode_bod
 from fewbits.coder.elements import Elements, Integers
 from fewbits.coder.fields import FieldElements
 from fewbits.coder.integers import ArraySpec, CodedArray, IntegerModel, ModelSet
+from fewbits.coder.leb128 import read_uints, write_uint
 from fewbits.coder.table import Table
 from fewbits.errors import Corrupt, FewbitsError, InvalidArgument
 from fewbits.models.fit import fit_rows
@@ -124,6 +125,23 @@ def test_several_chunks_are_the_same_bytes(count: int, shift: int) -> None:
     values = np.random.default_rng(count).integers(-31 << shift, 31 << shift, (1, count), np.int32)
     body = check_equal([CodedArray(values, ModelSet((IntegerModel(FLAT, shift),)))], wide=True)
     assert body[3] > 3  # chunks
+
+
+@pytest.mark.parametrize("chunk", [0, 1])
+def test_a_stream_takes_no_words_but_its_own(chunk: int) -> None:
+    values = np.random.default_rng(1).integers(-31, 32, (1, 300_000))
+    array = CodedArray(values, ModelSet((IntegerModel(FLAT),)))
+    body = check_equal([array], wide=True)
+    sizes, position = read_uints(body, 1, 3)  # of the single lane, of its escapes, and the number of chunks
+    chunks, position = read_uints(body, position, 3 * sizes[2])
+    assert sizes[2] == 2
+    # Its last word is said to be the first two bytes of its escapes: all symbols are still what they were.
+    chunks[3 * chunk + 1] -= 1
+    chunks[3 * chunk + 2] += 2
+    damaged = body[:1] + b"".join(write_uint(each) for each in (*sizes, *chunks)) + body[position:]
+    for name in ("numpy", *NATIVE):
+        with isa(name), pytest.raises(Corrupt, match="too few words"):
+            decode_body(damaged, [spec_of(array)])
 
 
 def test_integers_of_32_bits_code_like_those_of_64() -> None:

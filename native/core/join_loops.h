@@ -1,12 +1,10 @@
-// Symbols and raw bits to elements of 32 bits, in loops that compilers vectorise: each file of an instruction set includes
-// a copy of its own, with its own way to unpack.
+// The loops of joins, which compilers vectorise: included by a file for each instruction set, which has its own way to
+// unpack.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
 #include <cstring>
 
-#include "wide.h"
+#include "join.h"
 
 namespace fewbits {
 namespace {
