@@ -42,20 +42,7 @@ def levels_of(path: Path) -> Levels:
 def _levels_of_chunk(chunk) -> list[NDArray[np.int64]]:
     """Read a payload as docs/payload/ecsq.md says, and stop before the levels become weights."""
     from fewbits.coder.body import decode_body
-    from fewbits.coder.integers import ArraySpec
-    from fewbits.models.descriptions import read_models
-    from fewbits.payload import element_ranges, part_of, read_step
-    from fewbits.plan import tile_rows
+    from fewbits.methods.ecsq.payload import described
 
-    position = 0
-    specs: list[ArraySpec] = []
-    for spec, span in element_ranges(chunk):
-        _, position = read_step(chunk.payload, position, spec)
-        flags, position = part_of(chunk.payload, position, 1)
-        position += 3 * flags[0]  # centroids
-        models, position = read_models(chunk.payload, position)
-        rows, row_length = tile_rows(spec, span)
-        if models.class_model is None:
-            rows, row_length = 1, rows * row_length
-        specs.append(ArraySpec(rows, row_length, models))
-    return [values.reshape(-1) for values in decode_body(chunk.payload[position:], specs)]
+    tensors, position = described(chunk)
+    return [values.reshape(-1) for values in decode_body(chunk.payload[position:], [each.array for each in tensors])]
