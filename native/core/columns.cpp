@@ -10,7 +10,7 @@
 #endif
 
 #include "errors.h"
-#include "isa.h"
+#include "levels.h"
 #include "output.h"
 
 namespace fewbits {
@@ -18,87 +18,6 @@ namespace fewbits {
 namespace {
 
 constexpr size_t kStrip = 32;  // columns that are written together
-
-// Tells which elements of columns are mirrored, from the parities of their levels, eight at a time.
-//
-// Only the lowest bits of bytes mean anything. The code is linear: of the elements of one path, with parities p and mirrors
-// m, m[t] = p[t - 1] ^ m[t - 2] ^ m[t - 3], and all are 0 before the first.
-class Mirrors {
-public:
-    Mirrors(size_t rows, size_t num_paths) : rows_(rows), num_paths_(num_paths) {
-        parities_.resize(kBefore + rows + kColumnGroup);
-        mirrors_.resize(kBefore + rows + kColumnGroup);
-    }
-
-    uint8_t* parities() { return &parities_[kBefore]; }  // of a column, which `follow` reads
-
-    const uint8_t* follow() {
-        uint8_t* mirrors = &mirrors_[kBefore];
-        const size_t paths = num_paths_;
-        if (paths == 0) return mirrors;
-        const uint8_t* parity = parities() - paths;
-        if (paths >= 8) {
-            for (size_t r = 0; r < rows_; r += 8) {
-                uint8_t* here = mirrors + r;
-                store(here, load(parity + r) ^ load(here - 2 * paths) ^ load(here - 3 * paths));
-            }
-        } else {
-            // What a word has from itself is added to it; the two before it stay in registers.
-            const size_t bits = 8 * paths;
-            uint64_t before = load(mirrors - 8), earlier = load(mirrors - 16);
-            for (size_t r = 0; r < rows_; r += 8) {
-                uint64_t word = load(parity + r);
-                if (paths == 4) {
-                    word ^= before ^ before << 32 ^ earlier >> 32;
-                } else {
-                    word ^= before >> (64 - 2 * bits) ^ before >> (64 - 3 * bits);
-                    word ^= word << 2 * bits ^ word << 3 * bits;
-                    if (paths == 1) word ^= word << 32 ^ word << 48;
-                }
-                store(mirrors + r, word);
-                earlier = before;
-                before = word;
-            }
-        }
-        carry(parities(), 1);
-        carry(mirrors, 3);
-        return mirrors;
-    }
-
-private:
-    static constexpr size_t kBefore = 3 * kMostPaths;
-
-    static uint64_t load(const uint8_t* bytes) {
-        uint64_t word;
-        std::memcpy(&word, bytes, sizeof word);
-        return word;
-    }
-
-    static void store(uint8_t* bytes, uint64_t word) { std::memcpy(bytes, &word, sizeof word); }
-
-    // Puts the last bytes of each path before the column, as many as `steps`, where the next one reads them.
-    void carry(uint8_t* bytes, size_t steps) const {
-        std::array<uint8_t, kBefore> last;
-        const size_t first = (num_paths_ - rows_ % num_paths_) % num_paths_;  // where path 0 is in a step
-        const uint8_t* from = bytes + rows_ - steps * num_paths_;
-        for (size_t k = 0; k < steps * num_paths_; k += num_paths_) {
-            std::rotate_copy(from + k, from + k + first, from + k + num_paths_, &last[k]);
-        }
-        std::copy_n(last.data(), steps * num_paths_, bytes - steps * num_paths_);
-    }
-
-    size_t rows_, num_paths_;
-    std::vector<uint8_t> parities_, mirrors_;
-};
-
-const ColumnLoops& column_loops() {
-#ifdef FEWBITS_X86
-    // By address, as for sparse matrices.
-    const Kernels* const now = &kernels();
-    if (now == &kAvx2Kernels || now == &kAvx2ShuffleKernels || now == &kAvx512Kernels) return kAvx2ColumnLoops;
-#endif
-    return kScalarColumnLoops;
-}
 
 // Makes values of levels, a column after the other.
 class Columns {
@@ -111,8 +30,8 @@ public:
             ++runs_.back().size;
         }
         for (size_t m = 0; m < coded.models.num_models; ++m) next_.push_back(coded.levels + coded.starts[m]);
-        values_.resize(rows_ + kColumnGroup);
-        last_.resize(rows_ + kColumnGroup);
+        values_.resize(rows_ + kLevelGroup);
+        last_.resize(rows_ + kLevelGroup);
     }
 
     // Writes the words of a column's values.
@@ -123,16 +42,9 @@ public:
         for_blocks(rows_, [&](size_t start, size_t length) {
             // Words of 4 bytes are the values themselves.
             float* made = width_ == 4 ? reinterpret_cast<float*>(words) + start : &values_[start];
-            // Where no two values together have all of its bits, none is infinity.
-            uint32_t joined =
+            const uint32_t joined =
                 inner_.values(&values_[start], mirrors + start, step, coded_.row_scales + start, length, made);
-            if (width_ == 2) {
-                loops_.round(made, length);
-                for (size_t i = 0; i < length; ++i) joined |= bits_of(made[i]);
-            }
-            if ((joined & kInfinity) == kInfinity) {
-                for (size_t i = 0; i < length; ++i) finite_ &= (bits_of(made[i]) & kInfinity) != kInfinity;
-            }
+            finite_ &= round_values(loops_, width_, joined, made, length);
             if (width_ != 4) loops_.store(made, length, words + start * width_);
         });
     }
@@ -140,8 +52,6 @@ public:
     bool is_finite() const { return finite_; }
 
 private:
-    static constexpr uint32_t kInfinity = 0x7F800000;
-
     struct Run {  // of rows with one code
         int32_t code;
         size_t size;
@@ -157,7 +67,7 @@ private:
             if (left < run.size) throw Corrupt("a model has fewer levels than elements.");
             const auto in_all = static_cast<size_t>(coded_.levels + coded_.starts[coded_.models.num_models] - next);
             const int32_t* levels = next;
-            if (in_all < run.size + kColumnGroup) levels = std::copy_n(levels, run.size, last_.data()) - run.size;
+            if (in_all < run.size + kLevelGroup) levels = std::copy_n(levels, run.size, last_.data()) - run.size;
             inner_.points(levels, run.size, coded_.shifts[model], &values_[row], mirrors_.parities() + row);
             next += run.size;
             row += run.size;
@@ -165,7 +75,7 @@ private:
     }
 
     const ColumnLevels& coded_;
-    const ColumnLoops& inner_ = column_loops();
+    const LevelLoops& inner_ = level_loops();
     const BlockLoops& loops_;
     size_t rows_, width_;
     Mirrors mirrors_;

@@ -82,22 +82,6 @@ struct ColumnLevels {
     const int32_t* places;  // of rows in the matrix that is written
 };
 
-constexpr size_t kColumnGroup = 16;  // elements that loops take together: there is room for as many more
-
-// One implementation of the inner loops. All give the same values.
-struct ColumnLoops {
-    // Writes levels with their shifts, and in the lowest bits of bytes their parities. Whole groups are read and written:
-    // what lies behind the last element is written over, or never read.
-    void (*points)(const int32_t* levels, size_t count, const TrellisShifts& shifts, float* out, uint8_t* parities);
-    // Writes points, mirrored where a byte's lowest bit says so, times a step, times scales; `out` may be `from`. Returns
-    // all bits that a value has.
-    uint32_t (*values)(const float* from, const uint8_t* mirrors, float step, const float* scales, size_t count,
-                       float* out);
-};
-
-extern const ColumnLoops kScalarColumnLoops;
-extern const ColumnLoops kAvx2ColumnLoops;
-
 // Writes the values (num_rows, num_columns) as words of a type; false if one is not finite.
 //
 // Throws Corrupt if the models do not have as many levels as `starts` says.

@@ -1,7 +1,9 @@
 #include "trellis.h"
 
+#include <algorithm>
 #include <vector>
 
+#include "levels.h"
 #include "output.h"
 
 namespace fewbits {
@@ -16,41 +18,21 @@ constexpr double kReach = 1 << 20;  // steps: a float32 still tells quarters of 
 // Follows all paths from their start, a block at a time.
 class Paths {
 public:
-    // Writes values in steps. All blocks but the last are whole.
-    void follow(const int32_t* levels, size_t count, const TrellisShifts& shifts, float* values) {
-        std::array<uint32_t, kWeightBlock> mirrors;
-        for (size_t i = 0; i < count; i += kPaths) {
-            const size_t lanes = std::min(kPaths, count - i);
-            for (size_t lane = 0; lane < lanes; ++lane) {
-                mirrors[i + lane] = is_mirrored(state_[lane]);
-                state_[lane] = next_state(state_[lane], static_cast<uint32_t>(levels[i + lane]) & 1);
-            }
-        }
-        std::array<uint32_t, 5> words;
-        for (size_t k = 0; k < 5; ++k) words[k] = bits_of(shifts[k]);
-        for (size_t i = 0; i < count; ++i) {
-            const int32_t level = levels[i];
-            const uint32_t shift = select(level <= -2, words[0], 0) | select(level == -1, words[1], 0) |
-                                   select(level == 0, words[2], 0) | select(level == 1, words[3], 0) |
-                                   select(level >= 2, words[4], 0);
-            values[i] = mirrored(static_cast<float>(level) + float_of(shift), mirrors[i]);
-        }
+    Paths() { ones_.fill(1); }
+
+    // Writes values, times a step; returns all bits that one has. All blocks but the last are whole.
+    uint32_t follow(const int32_t* levels, size_t count, const TrellisShifts& shifts, float step, float* values) {
+        if (count % kLevelGroup != 0) levels = std::copy_n(levels, count, last_.data()) - count;
+        loops_.points(levels, count, shifts, points_.data(), mirrors_.parities());
+        return loops_.values(points_.data(), mirrors_.follow(), step, ones_.data(), count, values);
     }
 
 private:
-    TrellisStates state_{};
+    const LevelLoops& loops_ = level_loops();
+    Mirrors mirrors_{kWeightBlock, kPaths};
+    std::array<int32_t, kWeightBlock> last_{};  // levels that are not whole groups
+    std::array<float, kWeightBlock> points_, ones_;
 };
-
-// The greatest magnitude of values, as its bits: magnitudes compare as their bits do.
-int32_t greatest_of(const float* values, size_t count) {
-    int32_t greatest = 0;
-    for (size_t i = 0; i < count; ++i) {
-        greatest = std::max(greatest, static_cast<int32_t>(bits_of(values[i]) & 0x7FFFFFFFu));
-    }
-    return greatest;
-}
-
-constexpr int32_t kInfinity = 0x7F800000;
 
 inline float quotient(double value, double step) { return static_cast<float>(value / step); }
 
@@ -117,7 +99,7 @@ TrellisSums trellis_sums(const Weights& weights, double step, const int32_t* lev
     std::array<uint32_t, kWeightBlock> kinds;
     for_blocks(weights.count, [&](size_t start, size_t length) {
         loops.values(weights.bits, start, length, values.data());
-        paths.follow(levels + start, length, middle, points.data());
+        paths.follow(levels + start, length, middle, 1, points.data());
         for (size_t i = 0; i < length; ++i) {
             const int32_t level = levels[start + i];
             kinds[i] = select(level == -1, 1, 0) | select(level == 1, 2, 0) | select(level < -1 || level > 1, 3, 0);
@@ -137,17 +119,16 @@ TrellisSums trellis_sums(const Weights& weights, double step, const int32_t* lev
 
 Distortion trellis_distortion(const Weights& weights, double step, const TrellisShifts& shifts, const int32_t* levels) {
     const BlockLoops& loops = loops_of(weights.type);
+    const size_t width = width_of(weights.type);
     const auto float_step = static_cast<float>(step);
     Paths paths;
     double error = 0, energy = 0;
-    int32_t greatest = 0;
+    bool finite = true;
     std::array<double, kWeightBlock> values;
     std::array<float, kWeightBlock> points;
     for_blocks(weights.count, [&](size_t start, size_t length) {
-        paths.follow(levels + start, length, shifts, points.data());
-        for (size_t i = 0; i < length; ++i) points[i] *= float_step;
-        loops.round(points.data(), length);
-        greatest = std::max(greatest, greatest_of(points.data(), length));
+        const uint32_t joined = paths.follow(levels + start, length, shifts, float_step, points.data());
+        finite &= round_values(loops, width, joined, points.data(), length);
         loops.values(weights.bits, start, length, values.data());
         for (size_t i = 0; i < length; ++i) {
             const double difference = static_cast<double>(points[i]) - values[i];
@@ -155,7 +136,7 @@ Distortion trellis_distortion(const Weights& weights, double step, const Trellis
             energy += values[i] * values[i];
         }
     });
-    return {greatest < kInfinity, error, energy};
+    return {finite, error, energy};
 }
 
 bool trellis_values(const int32_t* levels, size_t count, double step, const TrellisShifts& shifts, FloatType type,
@@ -165,16 +146,17 @@ bool trellis_values(const int32_t* levels, size_t count, double step, const Trel
     const auto float_step = static_cast<float>(step);
     const size_t width = width_of(type);
     Paths paths;
-    int32_t greatest = 0;
+    bool finite = true;
     std::array<float, kWeightBlock> points;
     for_blocks(count, [&](size_t start, size_t length) {
-        paths.follow(levels + start, length, shifts, points.data());
-        for (size_t i = 0; i < length; ++i) points[i] *= float_step;  // WIRE: float32, one rounding an operation
-        loops.round(points.data(), length);
-        greatest = std::max(greatest, greatest_of(points.data(), length));
-        loops.store(points.data(), length, out + start * width);
+        // Words of 4 bytes are the values themselves.
+        float* made = width == 4 ? reinterpret_cast<float*>(out) + start : points.data();
+        // WIRE: float32, one rounding an operation
+        const uint32_t joined = paths.follow(levels + start, length, shifts, float_step, made);
+        finite &= round_values(loops, width, joined, made, length);
+        if (width != 4) loops.store(made, length, out + start * width);
     });
-    return greatest < kInfinity;
+    return finite;
 }
 
 }  // namespace fewbits

@@ -1,12 +1,11 @@
-// The loops over the levels of columns: included by a file for each instruction set, as copies internal to each.
+// The loops over levels: included by a file for each instruction set, as copies internal to each.
 #pragma once
 
 #ifdef __AVX2__
 #include <immintrin.h>
 #endif
 
-#include "columns.h"
-#include "float_bits.h"
+#include "levels.h"
 
 namespace fewbits {
 
@@ -20,7 +19,7 @@ public:
     explicit Shifter(const TrellisShifts& s) : shifts_(_mm256_setr_ps(s[2], s[3], s[4], 0, 0, 0, s[0], s[1])) {}
 
     void points(const int32_t* group, float* out) const {
-        for (size_t i = 0; i < kColumnGroup; i += 8) {
+        for (size_t i = 0; i < kLevelGroup; i += 8) {
             const __m256i levels = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(group + i));
             // A lookup goes by the lowest three bits: of -2 and -1 they are 6 and 7.
             const __m256i above = _mm256_max_epi32(levels, _mm256_set1_epi32(-2));
@@ -46,10 +45,10 @@ public:
 
     void points(const int32_t* group, float* out) const {
         if (differ_ == 0) {
-            for (size_t i = 0; i < kColumnGroup; ++i) out[i] = static_cast<float>(group[i]) + last_;
+            for (size_t i = 0; i < kLevelGroup; ++i) out[i] = static_cast<float>(group[i]) + last_;
             return;
         }
-        for (size_t i = 0; i < kColumnGroup; ++i) {
+        for (size_t i = 0; i < kLevelGroup; ++i) {
             const int32_t level = group[i];
             const uint32_t shift = words_[4] ^ select(level < 2, words_[3], 0) ^ select(level < 1, words_[2], 0) ^
                                    select(level < 0, words_[1], 0) ^ select(level < -1, words_[0], 0);
@@ -67,9 +66,9 @@ private:
 
 void points(const int32_t* levels, size_t count, const TrellisShifts& shifts, float* out, uint8_t* parities) {
     const Shifter shifter(shifts);
-    for (size_t start = 0; start < count; start += kColumnGroup) {
+    for (size_t start = 0; start < count; start += kLevelGroup) {
         const int32_t* group = levels + start;
-        for (size_t i = 0; i < kColumnGroup; ++i) parities[start + i] = static_cast<uint8_t>(group[i]);
+        for (size_t i = 0; i < kLevelGroup; ++i) parities[start + i] = static_cast<uint8_t>(group[i]);
         shifter.points(group, out + start);
     }
 }
