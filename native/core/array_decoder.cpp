@@ -152,8 +152,13 @@ void ArrayDecoder::convert(
         return;
     }
     if (!rule.maps_all) return convert_slowly(rule, 0, symbols, 0, count, escapes, out);
+    uint8_t copy[kBlock];  // escapes are looked for in symbols that are still there
+    if (symbols == out && rule.can_escape && std::memchr(symbols, escape, count) != nullptr) {
+        std::memcpy(copy, symbols, count);
+        symbols = copy;
+    }
     kernels().map_symbols(rule.map, output_.width, symbols, count, out);
-    if (!rule.can_escape) return;
+    if (!rule.can_escape || symbols == out) return;
     const uint8_t* at = symbols;
     const uint8_t* const end = symbols + count;
     while ((at = static_cast<const uint8_t*>(std::memchr(at, escape, static_cast<size_t>(end - at)))) != nullptr) {

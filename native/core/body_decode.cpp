@@ -124,15 +124,16 @@ public:
         return std::min({in_row, static_cast<size_t>(readable_ - stream_.words) / kGroupBytes, kBlock / kLanes});
     }
 
-    // Points the stream at the table of its row, and at the block.
+    // Points the stream at the table of its row, and at the block or at the elements.
     DecodeStream* prepare(DirectCache* cache) {
         const ArrayDecoder& array = *arrays_[array_];
         const size_t row = array.coded_row(row_);
         const ClassRule& rule = array.rule_of(row);
         stream_.alias = &rule.alias;
         stream_.direct = cache != nullptr ? cache->find(rule.alias) : nullptr;
-        stream_.symbols = block_;
-        stream_.elements = array.element(row, column_);
+        uint8_t* const elements = array.element(row, column_);
+        stream_.symbols = array.converts_in_place(rule) ? elements : block_;
+        stream_.elements = elements;
         stream_.width = array.width();
         return &stream_;
     }
@@ -151,7 +152,7 @@ public:
     void advance(size_t num_symbols) {
         if (stream_.words > stream_.end) throw Corrupt("a stream has too few words.");
         const ArrayDecoder& array = *arrays_[array_];
-        array.convert(array.coded_row(row_), column_, block_, num_symbols, escapes_);
+        array.convert(array.coded_row(row_), column_, stream_.symbols - num_symbols, num_symbols, escapes_);
         left_ -= num_symbols;
         column_ += num_symbols;
         if (column_ < array.row_length()) return;

@@ -55,11 +55,11 @@ def check_equal(coded: list[CodedArray], wide: bool) -> bytes:
         with isa(name):
             assert encode_body(coded, wide=wide) == expected
             assert encode_body(coded, wide=wide, head=b"head") == b"head" + expected
-            for num_threads, data in ((1, expected), (3, behind)):
-                values = [np.empty(array.values.size, np.int64) for array in coded]
+            for num_threads, data, dtype in ((1, expected, np.int64), (3, behind, np.int64), (2, expected, np.int8)):
+                values = [np.empty(array.values.size, dtype) for array in coded]
                 decode_into(data, specs, [Integers(each) for each in values], num_threads=num_threads)
                 for array, each in zip(coded, values, strict=True):
-                    assert np.array_equal(each, array.values.ravel())
+                    assert np.array_equal(each, array.values.ravel().astype(dtype))
     return expected
 
 
