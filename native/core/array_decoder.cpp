@@ -5,7 +5,7 @@
 
 #include "errors.h"
 #include "isa.h"
-#include "join.h"
+#include "values.h"
 
 namespace fewbits {
 
@@ -34,6 +34,8 @@ ClassRule::ClassRule(const IntegerModel& model_, const Output& output, size_t cl
         map.set(s, word);
     }
     map.is_sum = output.kind == Output::Kind::kIntegers;
+    map.escape = static_cast<uint8_t>(model.table.num_values);
+    if (map.is_sum) map.set(map.escape, map.words[0] + map.escape);
 }
 
 uint64_t ClassRule::value_of(uint32_t symbol) const {
@@ -152,16 +154,12 @@ void ArrayDecoder::convert(
         return;
     }
     if (!rule.maps_all) return convert_slowly(rule, 0, symbols, 0, count, escapes, out);
-    uint8_t copy[kBlock];  // escapes are looked for in symbols that are still there
-    if (symbols == out && rule.can_escape && std::memchr(symbols, escape, count) != nullptr) {
-        std::memcpy(copy, symbols, count);
-        symbols = copy;
-    }
-    kernels().map_symbols(rule.map, output_.width, symbols, count, out);
-    if (!rule.can_escape || symbols == out) return;
+    if (!kernels().map_symbols(rule.map, output_.width, symbols, count, out) || !rule.can_escape) return;
+    // Where integers were written over symbols, the escape's is one that no other symbol has.
+    const uint8_t sought = symbols == out ? rule.map.planes[0][escape] : escape;
     const uint8_t* at = symbols;
     const uint8_t* const end = symbols + count;
-    while ((at = static_cast<const uint8_t*>(std::memchr(at, escape, static_cast<size_t>(end - at)))) != nullptr) {
+    while ((at = static_cast<const uint8_t*>(std::memchr(at, sought, static_cast<size_t>(end - at)))) != nullptr) {
         store(out + static_cast<size_t>(at - symbols) * width_, rule, rule.value_of(escapes.take()));
         if (++at == end) return;
     }
@@ -201,9 +199,9 @@ bool ArrayDecoder::join(
     if (!reaches || width_ != 4 || shift > kMostJoined || !rule.joins) return false;
     const RawRun run = {static_cast<uint32_t>(rule.value_of(uint32_t{0})), shift, body_.bytes() + raw / 8};
     if (output_.kind == Output::Kind::kFields) {
-        join_loops().fields(run, rule.element.drop(), output_.is_signed, symbols, count, out);
+        value_loops().join_fields(run, rule.element.drop(), output_.is_signed, symbols, count, out);
     } else {
-        join_loops().levels(run, output_.step, rule.element.shifts(), symbols, count, out);
+        value_loops().join_levels(run, output_.step, rule.element.shifts(), symbols, count, out);
     }
     return true;
 }

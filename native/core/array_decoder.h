@@ -62,9 +62,7 @@ public:
     uint8_t* element(size_t row, size_t column) const { return output_.data + (row * row_length_ + column) * width_; }
     size_t width() const { return width_; }
     // Whether a row's symbols may lie where its elements go, when these are written.
-    bool converts_in_place(const ClassRule& rule) const {
-        return width_ == 1 && rule.model.shift == 0 && rule.maps_all;
-    }
+    bool converts_in_place(const ClassRule& rule) const { return width_ == 1 && rule.map.is_sum; }
 
     // Writes the rows that have no symbols.
     void fill_uncoded_rows() const;

@@ -3,8 +3,8 @@
 #include <cstring>
 
 #include "errors.h"
-#include "isa.h"
 #include "memory.h"
+#include "values.h"
 #include "wide.h"
 
 namespace fewbits {
@@ -27,7 +27,7 @@ public:
         if (model_.shift == 0 && sizeof(Value) == 4 && base >= kLeastBase && base <= kNear) {
             // A value of 32 bits and such a base are less than 2^32 - 64 apart: what is within 64 places of the base
             // modulo 2^32 is within 64 places of it. (An unsigned value may be 2^32 and more above a negative base.)
-            kernels().place_values(values, count, static_cast<uint32_t>(base), static_cast<uint32_t>(num_values_), symbols);
+            value_loops().place(values, count, static_cast<uint32_t>(base), static_cast<uint32_t>(num_values_), symbols);
         } else if (model_.shift == 0) {
             for (size_t i = 0; i < count; ++i) symbols[i] = symbol_at(wide(values[i]) - centre_ - first_);
         } else if (model_.shift <= 56) {

@@ -63,6 +63,7 @@ struct alignas(64) SymbolMap {
     uint64_t words[kMaxSymbols];
     uint8_t planes[8][kMaxSymbols];
     bool is_sum = false;  // words[s] is words[0] + s modulo 2^64, for every symbol that stands for a word
+    uint8_t escape = 0;   // the symbol that is looked for
 
     void set(int symbol, uint64_t word) {
         words[symbol] = word;
@@ -70,11 +71,9 @@ struct alignas(64) SymbolMap {
     }
 };
 
-// Writes the words of symbols, `width` bytes each, little-endian, to any address.
-using MapSymbols = void (*)(const SymbolMap& map, int width, const uint8_t* symbols, size_t count, uint8_t* out);
-
-// Writes the symbol of each of 32-bit values: its distance from `base` modulo 2^32, or `num_values` if that is less.
-using PlaceValues = void (*)(const void* values, size_t count, uint32_t base, uint32_t num_values, uint8_t* symbols);
+// Writes the words of symbols, `width` bytes each, little-endian, to any address: bytes also to the symbols' own. False if
+// the escape is not among them; kernels need not look.
+using MapSymbols = bool (*)(const SymbolMap& map, int width, const uint8_t* symbols, size_t count, uint8_t* out);
 
 // One implementation of the inner loops. All give the same bytes.
 struct Kernels {
@@ -84,7 +83,6 @@ struct Kernels {
     DecodeGroups decode;
     EncodeGroups encode;
     MapSymbols map_symbols;
-    PlaceValues place_values;
 };
 
 extern const Kernels kScalarKernels;

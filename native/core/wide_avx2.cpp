@@ -4,7 +4,6 @@
 #include <array>
 #include <cstring>
 
-#include "place_values.h"
 #include "wide.h"
 
 namespace fewbits {
@@ -242,13 +241,14 @@ inline void map_32_symbols(const SymbolMap& map, int width, const uint8_t* symbo
     store(out + 96, _mm256_permute2x128_si256(bd0, bd1, 0x31));
 }
 
-void map_symbols(const SymbolMap& map, int width, const uint8_t* symbols, size_t count, uint8_t* out) {
+bool map_symbols(const SymbolMap& map, int width, const uint8_t* symbols, size_t count, uint8_t* out) {
     if (width == 8) return kScalarKernels.map_symbols(map, width, symbols, count, out);
     size_t i = 0;
     for (; i + 32 <= count; i += 32) map_32_symbols(map, width, symbols + i, out + i * static_cast<size_t>(width));
     for (; i < count; ++i) {
         std::memcpy(out + i * static_cast<size_t>(width), &map.words[symbols[i] & 63], static_cast<size_t>(width));
     }
+    return true;
 }
 
 // Slots looked up by shuffles of bytes in the alias table: where gathers are slow, as on AMD's processors.
@@ -329,8 +329,8 @@ void decode_groups_by_shuffles(DecodeStream* const* streams, int num_streams, si
 }  // namespace
 
 const Kernels kAvx2Kernels = {
-    "avx2", 2, SlotLayout::kPacked, decode_groups, encode_groups, map_symbols, place_values};
+    "avx2", 2, SlotLayout::kPacked, decode_groups, encode_groups, map_symbols};
 const Kernels kAvx2ShuffleKernels = {
-    "avx2", 2, SlotLayout::kNone, decode_groups_by_shuffles, encode_groups, map_symbols, place_values};
+    "avx2", 2, SlotLayout::kNone, decode_groups_by_shuffles, encode_groups, map_symbols};
 
 }  // namespace fewbits

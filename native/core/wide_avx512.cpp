@@ -12,7 +12,6 @@
 #include <array>
 #include <cstring>
 
-#include "place_values.h"
 #include "wide.h"
 
 namespace fewbits {
@@ -191,7 +190,7 @@ void decode_groups(DecodeStream* const* streams, int num_streams, size_t num_gro
     for (int s = 0; s < 2 * kPairs; ++s) all[s] = streams[s < num_streams ? s : num_streams - 1];
     bool shared = num_streams > 2;
     for (int s = 0; s < 2 * kPairs; s += 2) shared &= all[s]->alias == all[s + 1]->alias;
-    if (shared) return decode_pairs<kPairs, true>(all, num_groups);
+    if (shared) return num_streams > 4 ? decode_pairs<3, true>(all, num_groups) : decode_pairs<2, true>(all, num_groups);
     // Rows of their own tables are short: more in lockstep are hardly faster, and their loop would be the longest here.
     for (int s = 0; s < num_streams; s += 2) decode_pairs<1, false>(all + s, num_groups);
 }
@@ -266,13 +265,18 @@ void encode_groups(EncodeStream* const* streams, int num_streams, size_t num_gro
     }
 }
 
-void map_symbols(const SymbolMap& map, int width, const uint8_t* symbols, size_t count, uint8_t* out) {
+bool map_symbols(const SymbolMap& map, int width, const uint8_t* symbols, size_t count, uint8_t* out) {
     size_t i = 0;
     if (width == 1) {
         const __m512i bytes = load(map.planes[0]);
+        const __m512i escape = _mm512_set1_epi8(static_cast<char>(map.escape));
+        __mmask64 found = 0;
         for (; i + 64 <= count; i += 64) {
-            _mm512_storeu_si512(out + i, _mm512_permutexvar_epi8(load(symbols + i), bytes));
+            const __m512i next = load(symbols + i);
+            found |= _mm512_cmpeq_epi8_mask(next, escape);
+            _mm512_storeu_si512(out + i, _mm512_permutexvar_epi8(next, bytes));
         }
+        if (i == count) return found != 0;
     } else if (width == 2) {
         alignas(64) uint16_t words[kMaxSymbols];
         for (int s = 0; s < kMaxSymbols; ++s) words[s] = static_cast<uint16_t>(map.words[s]);
@@ -294,12 +298,12 @@ void map_symbols(const SymbolMap& map, int width, const uint8_t* symbols, size_t
             _mm512_storeu_si512(out + 4 * i, _mm512_mask_mov_epi32(low, is_high, high));
         }
     }
-    kScalarKernels.map_symbols(map, width, symbols + i, count - i, out + i * static_cast<size_t>(width));
+    return kScalarKernels.map_symbols(map, width, symbols + i, count - i, out + i * static_cast<size_t>(width));
 }
 
 }  // namespace
 
 const Kernels kAvx512Kernels = {
-    "avx512", 2 * kPairs, SlotLayout::kNone, decode_groups, encode_groups, map_symbols, place_values};
+    "avx512", 2 * kPairs, SlotLayout::kNone, decode_groups, encode_groups, map_symbols};
 
 }  // namespace fewbits

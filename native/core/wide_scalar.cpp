@@ -2,7 +2,6 @@
 #include <cstring>
 
 #include "errors.h"
-#include "place_values.h"
 #include "wide.h"
 
 namespace fewbits {
@@ -130,17 +129,18 @@ void map_to(const SymbolMap& map, const uint8_t* symbols, size_t count, uint8_t*
     for (; i < count; ++i) put(i);
 }
 
-void map_symbols(const SymbolMap& map, int width, const uint8_t* symbols, size_t count, uint8_t* out) {
+bool map_symbols(const SymbolMap& map, int width, const uint8_t* symbols, size_t count, uint8_t* out) {
     switch (width) {
-        case 1: return map_to<uint8_t>(map, symbols, count, out);
-        case 2: return map_to<uint16_t>(map, symbols, count, out);
-        case 4: return map_to<uint32_t>(map, symbols, count, out);
-        default: return map_to<uint64_t>(map, symbols, count, out);
+        case 1: map_to<uint8_t>(map, symbols, count, out); break;
+        case 2: map_to<uint16_t>(map, symbols, count, out); break;
+        case 4: map_to<uint32_t>(map, symbols, count, out); break;
+        default: map_to<uint64_t>(map, symbols, count, out);
     }
+    return true;
 }
 
 }  // namespace
 
-const Kernels kScalarKernels = {"scalar", 1, SlotLayout::kSplit, decode_groups, encode_groups, map_symbols, place_values};
+const Kernels kScalarKernels = {"scalar", 1, SlotLayout::kSplit, decode_groups, encode_groups, map_symbols};
 
 }  // namespace fewbits

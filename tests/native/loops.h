@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "isa.h"
-#include "join.h"
+#include "values.h"
 
 namespace fewbits {
 
@@ -29,12 +29,12 @@ inline std::vector<const Kernels*> all_loops() {
     return all;
 }
 
-// Those of joins that this machine runs.
-inline std::vector<const JoinLoops*> all_join_loops() {
-    std::vector<const JoinLoops*> all;
+// Those over values that this machine runs.
+inline std::vector<const ValueLoops*> all_value_loops() {
+    std::vector<const ValueLoops*> all;
     for (const std::string& name : available_isas()) {
         use_isa(name);
-        all.push_back(&join_loops());
+        all.push_back(&value_loops());
     }
     return all;
 }

@@ -164,6 +164,9 @@ inline __m512i _mm512_mask_sub_epi32(__m512i source, __mmask16 k, __m512i a, __m
     return _mm512_mask_mov_epi32(source, k, _mm512_sub_epi32(a, b));
 }
 
+inline __mmask64 _mm512_cmpeq_epi8_mask(__m512i a, __m512i b) {
+    return mask<uint8_t, __mmask64>([&](int i) { return get<uint8_t>(a, i) == get<uint8_t>(b, i); });
+}
 inline __mmask64 _mm512_cmpge_epu8_mask(__m512i a, __m512i b) {
     return mask<uint8_t, __mmask64>([&](int i) { return get<uint8_t>(a, i) >= get<uint8_t>(b, i); });
 }

@@ -1,7 +1,7 @@
 // AVX2: raw bits are unpacked eight numbers at a time. AVX-512 has no loops of its own: these wait for memory.
 #include <immintrin.h>
 
-#include "join_loops.h"
+#include "value_loops.h"
 
 namespace fewbits {
 namespace {
@@ -31,16 +31,16 @@ void unpack_by_eights(const uint8_t* bytes, int width, size_t count, uint32_t* n
     unpack_portably(bytes, width, count - i, numbers + i);
 }
 
-void fields(const RawRun& run, int drop, bool is_signed, const uint8_t* symbols, size_t count, uint8_t* out) {
+void join_fields(const RawRun& run, int drop, bool is_signed, const uint8_t* symbols, size_t count, uint8_t* out) {
     join_fields_with(unpack_by_eights, run, drop, is_signed, symbols, count, out);
 }
 
-void levels(const RawRun& run, float step, const float* shifts, const uint8_t* symbols, size_t count, uint8_t* out) {
+void join_levels(const RawRun& run, float step, const float* shifts, const uint8_t* symbols, size_t count, uint8_t* out) {
     join_levels_with(unpack_by_eights, run, step, shifts, symbols, count, out);
 }
 
 }  // namespace
 
-const JoinLoops kAvx2JoinLoops = {fields, levels};
+const ValueLoops kAvx2ValueLoops = {place, join_fields, join_levels};
 
 }  // namespace fewbits

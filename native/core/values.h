@@ -1,10 +1,13 @@
-// Symbols and raw bits to elements of 32 bits.
+// From values of 32 bits to symbols, and from symbols and raw bits to elements.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 namespace fewbits {
+
+// Writes the symbol of each of 32-bit values: its distance from `base` modulo 2^32, or `num_values` if that is less.
+using PlaceValues = void (*)(const void* values, size_t count, uint32_t base, uint32_t num_values, uint8_t* symbols);
 
 // Values of one class with raw bits, modulo 2^32: base + symbol * 2^shift + the next `shift` bits.
 struct RawRun {
@@ -24,15 +27,17 @@ using JoinFields =
 using JoinLevels = void (*)(
     const RawRun& run, float step, const float* shifts, const uint8_t* symbols, size_t count, uint8_t* out);
 
-struct JoinLoops {
-    JoinFields fields;
-    JoinLevels levels;
+// One implementation of the inner loops. All give the same bytes.
+struct ValueLoops {
+    PlaceValues place;
+    JoinFields join_fields;
+    JoinLevels join_levels;
 };
 
-extern const JoinLoops kScalarJoinLoops;
-extern const JoinLoops kAvx2JoinLoops;
+extern const ValueLoops kScalarValueLoops;
+extern const ValueLoops kAvx2ValueLoops;
 
 // Those of the instruction set that is in use.
-const JoinLoops& join_loops();
+const ValueLoops& value_loops();
 
 }  // namespace fewbits

@@ -1,0 +1,29 @@
+#include "isa.h"
+#include "value_loops.h"
+#include "wide.h"
+
+namespace fewbits {
+namespace {
+
+void join_fields(const RawRun& run, int drop, bool is_signed, const uint8_t* symbols, size_t count, uint8_t* out) {
+    join_fields_with(unpack_portably, run, drop, is_signed, symbols, count, out);
+}
+
+void join_levels(const RawRun& run, float step, const float* shifts, const uint8_t* symbols, size_t count, uint8_t* out) {
+    join_levels_with(unpack_portably, run, step, shifts, symbols, count, out);
+}
+
+}  // namespace
+
+const ValueLoops kScalarValueLoops = {place, join_fields, join_levels};
+
+const ValueLoops& value_loops() {
+#ifdef FEWBITS_X86
+    // By address, as for sparse matrices.
+    const Kernels* const now = &kernels();
+    if (now == &kAvx2Kernels || now == &kAvx2ShuffleKernels || now == &kAvx512Kernels) return kAvx2ValueLoops;
+#endif
+    return kScalarValueLoops;
+}
+
+}  // namespace fewbits
