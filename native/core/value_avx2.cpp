@@ -31,6 +31,25 @@ void unpack_by_eights(const uint8_t* bytes, int width, size_t count, uint32_t* n
     unpack_portably(bytes, width, count - i, numbers + i);
 }
 
+void place(const void* values, size_t count, uint32_t base, uint32_t num_values, uint8_t* symbols) {
+    const auto* bytes = static_cast<const uint8_t*>(values);
+    const __m256i first = _mm256_set1_epi32(static_cast<int>(base));
+    const __m256i escape = _mm256_set1_epi32(static_cast<int>(num_values));
+    // Packing works within 128-bit halves; the last permutation puts the symbols back in order.
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    size_t i = 0;
+    for (; i + 32 <= count; i += 32) {
+        const auto eight = [&](size_t k) {
+            const __m256i read = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes + 4 * i + 32 * k));
+            return _mm256_min_epu32(_mm256_sub_epi32(read, first), escape);
+        };
+        const __m256i low = _mm256_packus_epi32(eight(0), eight(1)), high = _mm256_packus_epi32(eight(2), eight(3));
+        const __m256i all = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), order);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(symbols + i), all);
+    }
+    kScalarValueLoops.place(bytes + 4 * i, count - i, base, num_values, symbols + i);
+}
+
 void join_fields(const RawRun& run, int drop, bool is_signed, const uint8_t* symbols, size_t count, uint8_t* out) {
     join_fields_with(unpack_by_eights, run, drop, is_signed, symbols, count, out);
 }

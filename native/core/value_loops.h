@@ -9,16 +9,6 @@
 namespace fewbits {
 namespace {
 
-void place(const void* values, size_t count, uint32_t base, uint32_t num_values, uint8_t* symbols) {
-    const auto* bytes = static_cast<const uint8_t*>(values);
-    for (size_t i = 0; i < count; ++i) {
-        uint32_t value;
-        std::memcpy(&value, bytes + 4 * i, 4);
-        const uint32_t place = value - base;
-        symbols[i] = static_cast<uint8_t>(place < num_values ? place : num_values);
-    }
-}
-
 constexpr size_t kJoinBlock = 512;  // numbers unpacked at a time; a multiple of 8
 
 // Numbers of run.shift bits to 32-bit ones.
