@@ -115,10 +115,19 @@ private:
         size_t num_groups = 0;
         uint64_t total = 0;
         uint32_t costs[kCostBlock];
+        const Kernels& inner = kernels();
         for (const Row& row : rows_) {
             for (size_t column = 0; column < row.length; column += kCostBlock) {
                 const size_t count = std::min(kCostBlock, row.length - column);
-                kernels().map_symbols(row.table->costs, 4, row.symbols + column, count, reinterpret_cast<uint8_t*>(costs));
+                if (count == kCostBlock && inner.sum_groups != nullptr) {
+                    inner.sum_groups(row.table->costs, row.symbols + column, kCostBlock / kLanes, costs);
+                    for (size_t i = 0; i < kCostBlock / kLanes; ++i) {
+                        total += costs[i];
+                        bits[num_groups++] = total >> 16;
+                    }
+                    continue;
+                }
+                inner.map_symbols(row.table->costs, 4, row.symbols + column, count, reinterpret_cast<uint8_t*>(costs));
                 for (size_t i = 0; i < count; i += kLanes) {
                     total += sum_of_costs(costs + i, std::min<size_t>(kLanes, count - i));
                     bits[num_groups++] = total >> 16;

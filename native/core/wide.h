@@ -75,6 +75,9 @@ struct alignas(64) SymbolMap {
 // the escape is not among them; kernels need not look.
 using MapSymbols = bool (*)(const SymbolMap& map, int width, const uint8_t* symbols, size_t count, uint8_t* out);
 
+// Adds up words below 2^24 of symbols, group by group of 32; an even number of groups.
+using SumGroups = void (*)(const SymbolMap& map, const uint8_t* symbols, size_t num_groups, uint32_t* sums);
+
 // One implementation of the inner loops. All give the same bytes.
 struct Kernels {
     const char* name;
@@ -83,6 +86,7 @@ struct Kernels {
     DecodeGroups decode;
     EncodeGroups encode;
     MapSymbols map_symbols;
+    SumGroups sum_groups;  // null where mapped words are as quickly added up
 };
 
 extern const Kernels kScalarKernels;

@@ -329,8 +329,8 @@ void decode_groups_by_shuffles(DecodeStream* const* streams, int num_streams, si
 }  // namespace
 
 const Kernels kAvx2Kernels = {
-    "avx2", 2, SlotLayout::kPacked, decode_groups, encode_groups, map_symbols};
+    "avx2", 2, SlotLayout::kPacked, decode_groups, encode_groups, map_symbols, nullptr};
 const Kernels kAvx2ShuffleKernels = {
-    "avx2", 2, SlotLayout::kNone, decode_groups_by_shuffles, encode_groups, map_symbols};
+    "avx2", 2, SlotLayout::kNone, decode_groups_by_shuffles, encode_groups, map_symbols, nullptr};
 
 }  // namespace fewbits

@@ -141,6 +141,6 @@ bool map_symbols(const SymbolMap& map, int width, const uint8_t* symbols, size_t
 
 }  // namespace
 
-const Kernels kScalarKernels = {"scalar", 1, SlotLayout::kSplit, decode_groups, encode_groups, map_symbols};
+const Kernels kScalarKernels = {"scalar", 1, SlotLayout::kSplit, decode_groups, encode_groups, map_symbols, nullptr};
 
 }  // namespace fewbits

@@ -261,6 +261,17 @@ void test_mapping_loops() {
                     CHECK(loops->map_symbols(map, width, from.get(), count, to.get() + before) || !has_escape);
                     CHECK(std::equal(expected.begin(), expected.end(), to.get() + before));
                 }
+                if (width == 4 && loops->sum_groups != nullptr) {
+                    SymbolMap below = map;
+                    for (int s = 0; s < kMaxSymbols; ++s) below.set(s, map.words[s] & 0xFFFFFF);
+                    const size_t num_groups = count / (2 * kLanes) * 2;
+                    std::vector<uint32_t> sums(num_groups), right(num_groups);
+                    for (size_t i = 0; i < num_groups * kLanes; ++i) {
+                        right[i / kLanes] += static_cast<uint32_t>(below.words[symbols[i]]);
+                    }
+                    loops->sum_groups(below, from.get(), num_groups, sums.data());
+                    CHECK(sums == right);
+                }
                 if (width != 1) continue;
                 const Block both = block_of(symbols);
                 loops->map_symbols(map, width, both.get(), count, both.get());

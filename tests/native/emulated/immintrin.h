@@ -8,6 +8,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 
 // NOLINTBEGIN: names are Intel's
@@ -102,6 +103,14 @@ inline __m512i _mm512_add_epi32(__m512i a, __m512i b) {
 }
 inline __m512i _mm512_sub_epi32(__m512i a, __m512i b) {
     return make<uint32_t>([&](int i) { return get<uint32_t>(a, i) - get<uint32_t>(b, i); });
+}
+// Sums of eight distances of bytes.
+inline __m512i _mm512_sad_epu8(__m512i a, __m512i b) {
+    return make<uint64_t>([&](int i) {
+        int sum = 0;
+        for (int k = 8 * i; k < 8 * i + 8; ++k) sum += std::abs(get<uint8_t>(a, k) - get<uint8_t>(b, k));
+        return sum;
+    });
 }
 inline __m512i _mm512_mullo_epi32(__m512i a, __m512i b) {
     return make<uint32_t>([&](int i) { return get<uint32_t>(a, i) * get<uint32_t>(b, i); });
