@@ -111,4 +111,12 @@ const Kernels& kernels() {
     return *now;
 }
 
+#ifdef FEWBITS_X86
+bool uses_avx2() {
+    // By address: tests have kernels of the same names that emulate what this machine lacks.
+    const Kernels* const now = &kernels();
+    return now == &kAvx2Kernels || now == &kAvx2ShuffleKernels || now == &kAvx512Kernels;
+}
+#endif
+
 }  // namespace fewbits

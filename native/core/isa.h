@@ -19,4 +19,9 @@ void use_kernels(const Kernels& loops);
 
 const Kernels& kernels();
 
+#ifdef FEWBITS_X86
+// Whether those loops are AVX2's of which AVX-512 has none of its own.
+bool uses_avx2();
+#endif
+
 }  // namespace fewbits

@@ -5,7 +5,6 @@
 #include <cstring>
 
 #include "isa.h"
-#include "wide.h"
 
 namespace fewbits {
 
@@ -23,9 +22,7 @@ void store(uint8_t* bytes, uint64_t word) { std::memcpy(bytes, &word, sizeof wor
 
 const LevelLoops& level_loops() {
 #ifdef FEWBITS_X86
-    // By address, as for sparse matrices.
-    const Kernels* const now = &kernels();
-    if (now == &kAvx2Kernels || now == &kAvx2ShuffleKernels || now == &kAvx512Kernels) return kAvx2LevelLoops;
+    if (uses_avx2()) return kAvx2LevelLoops;
 #endif
     return kScalarLevelLoops;
 }

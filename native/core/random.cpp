@@ -16,9 +16,7 @@ PhiloxKeys::PhiloxKeys(uint64_t seed) {
 
 const RandomLoops& random_loops() {
 #ifdef FEWBITS_X86
-    // By address: tests have kernels of the same names that emulate what this machine lacks.
-    const Kernels* const now = &kernels();
-    if (now == &kAvx2Kernels || now == &kAvx2ShuffleKernels || now == &kAvx512Kernels) return kAvx2RandomLoops;
+    if (uses_avx2()) return kAvx2RandomLoops;
 #endif
     return kScalarRandomLoops;
 }

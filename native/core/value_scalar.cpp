@@ -2,7 +2,6 @@
 
 #include "isa.h"
 #include "value_loops.h"
-#include "wide.h"
 
 namespace fewbits {
 namespace {
@@ -30,9 +29,7 @@ const ValueLoops kScalarValueLoops = {place, join_fields, join_levels};
 
 const ValueLoops& value_loops() {
 #ifdef FEWBITS_X86
-    // By address, as for sparse matrices.
-    const Kernels* const now = &kernels();
-    if (now == &kAvx2Kernels || now == &kAvx2ShuffleKernels || now == &kAvx512Kernels) return kAvx2ValueLoops;
+    if (uses_avx2()) return kAvx2ValueLoops;
 #endif
     return kScalarValueLoops;
 }
