@@ -50,16 +50,8 @@ void place(const void* values, size_t count, uint32_t base, uint32_t num_values,
     kScalarValueLoops.place(bytes + 4 * i, count - i, base, num_values, symbols + i);
 }
 
-void join_fields(const RawRun& run, int drop, bool is_signed, const uint8_t* symbols, size_t count, uint8_t* out) {
-    join_fields_with(unpack_by_eights, run, drop, is_signed, symbols, count, out);
-}
-
-void join_levels(const RawRun& run, float step, const float* shifts, const uint8_t* symbols, size_t count, uint8_t* out) {
-    join_levels_with(unpack_by_eights, run, step, shifts, symbols, count, out);
-}
-
 }  // namespace
 
-const ValueLoops kAvx2ValueLoops = {place, join_fields, join_levels};
+const ValueLoops kAvx2ValueLoops = {place, join_fields<unpack_by_eights>, join_levels<unpack_by_eights>};
 
 }  // namespace fewbits

@@ -22,13 +22,13 @@ void unpack_portably(const uint8_t* bytes, int width, size_t count, uint32_t* nu
     }
 }
 
-template <typename Unpack, typename Join>
-void join_blocks(const RawRun& run, const uint8_t* symbols, size_t count, uint8_t* out, Unpack unpack, Join join) {
+template <auto kUnpack, typename Join>
+void join_blocks(const RawRun& run, const uint8_t* symbols, size_t count, uint8_t* out, Join join) {
     const uint8_t* raw = run.raw;
     uint32_t values[kJoinBlock];
     for (size_t begin = 0; begin < count; begin += kJoinBlock) {
         const size_t size = count - begin < kJoinBlock ? count - begin : kJoinBlock;
-        unpack(raw, run.shift, size, values);
+        kUnpack(raw, run.shift, size, values);
         raw += kJoinBlock / 8 * static_cast<size_t>(run.shift);  // eight numbers take `shift` whole bytes
         for (size_t i = 0; i < size; ++i) {
             values[i] = join(run.base + (static_cast<uint32_t>(symbols[begin + i]) << run.shift) + values[i]);
@@ -37,27 +37,27 @@ void join_blocks(const RawRun& run, const uint8_t* symbols, size_t count, uint8_
     }
 }
 
-template <typename Unpack>
-void join_fields_with(
-    Unpack unpack, const RawRun& run, int drop, bool is_signed, const uint8_t* symbols, size_t count, uint8_t* out) {
+using Unpack = void (*)(const uint8_t* bytes, int width, size_t count, uint32_t* numbers);
+
+template <Unpack kUnpack>
+void join_fields(const RawRun& run, int drop, bool is_signed, const uint8_t* symbols, size_t count, uint8_t* out) {
     if (is_signed) {
-        join_blocks(run, symbols, count, out, unpack, [drop](uint32_t v) { return v >> 1 << drop | v << 31; });
+        join_blocks<kUnpack>(run, symbols, count, out, [drop](uint32_t v) { return v >> 1 << drop | v << 31; });
     } else {
-        join_blocks(run, symbols, count, out, unpack, [drop](uint32_t v) { return v << drop; });
+        join_blocks<kUnpack>(run, symbols, count, out, [drop](uint32_t v) { return v << drop; });
     }
 }
 
 inline uint32_t all_ones_if(bool condition) { return 0u - static_cast<uint32_t>(condition); }
 
 // NUMERICS: the operations of ElementRule::float_word, in its order.
-template <typename Unpack>
-void join_levels_with(Unpack unpack, const RawRun& run, float step, const float* shifts, const uint8_t* symbols,
-                      size_t count, uint8_t* out) {
+template <Unpack kUnpack>
+void join_levels(const RawRun& run, float step, const float* shifts, const uint8_t* symbols, size_t count, uint8_t* out) {
     uint32_t one, two, more;
     std::memcpy(&one, shifts + 1, 4);
     std::memcpy(&two, shifts + 2, 4);
     std::memcpy(&more, shifts + 3, 4);
-    join_blocks(run, symbols, count, out, unpack, [=](uint32_t level) {
+    join_blocks<kUnpack>(run, symbols, count, out, [=](uint32_t level) {
         // Rounding is the same on both sides of 0, so the sign may wait till the end; selection is by masks.
         const uint32_t sign = level & 0x80000000u;
         const uint32_t below_zero = 0u - (level >> 31);  // all ones, or none

@@ -15,17 +15,9 @@ void place(const void* values, size_t count, uint32_t base, uint32_t num_values,
     }
 }
 
-void join_fields(const RawRun& run, int drop, bool is_signed, const uint8_t* symbols, size_t count, uint8_t* out) {
-    join_fields_with(unpack_portably, run, drop, is_signed, symbols, count, out);
-}
-
-void join_levels(const RawRun& run, float step, const float* shifts, const uint8_t* symbols, size_t count, uint8_t* out) {
-    join_levels_with(unpack_portably, run, step, shifts, symbols, count, out);
-}
-
 }  // namespace
 
-const ValueLoops kScalarValueLoops = {place, join_fields, join_levels};
+const ValueLoops kScalarValueLoops = {place, join_fields<unpack_portably>, join_levels<unpack_portably>};
 
 const ValueLoops& value_loops() {
 #ifdef FEWBITS_X86

@@ -190,7 +190,8 @@ void decode_groups(DecodeStream* const* streams, int num_streams, size_t num_gro
     for (int s = 0; s < 2 * kPairs; ++s) all[s] = streams[s < num_streams ? s : num_streams - 1];
     bool shared = num_streams > 2;
     for (int s = 0; s < 2 * kPairs; s += 2) shared &= all[s]->alias == all[s + 1]->alias;
-    if (shared) return num_streams > 4 ? decode_pairs<3, true>(all, num_groups) : decode_pairs<2, true>(all, num_groups);
+    if (shared && num_streams > 2 * kPairs - 2) return decode_pairs<kPairs, true>(all, num_groups);
+    if (shared) return decode_pairs<kPairs - 1, true>(all, num_groups);
     // Rows of their own tables are short: more in lockstep are hardly faster, and their loop would be the longest here.
     for (int s = 0; s < num_streams; s += 2) decode_pairs<1, false>(all + s, num_groups);
 }
