@@ -1,7 +1,7 @@
 """A `.fewbits` file opened for reading: tensors by name, each decoded when asked for."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fewbits.chunk import Chunk, Loss, TensorSpec
 from fewbits.container.format import TensorEntry, TensorLoss, fingerprint_of
 from fewbits.container.reader import Reader
-from fewbits.encode import decode, decode_parts
+from fewbits.encode import Unread, decode, decode_parts
 from fewbits.errors import InvalidArgument
 from fewbits.method import TrainableMethod
 from fewbits.nn.factored import Factored, replaceable, values_of_tiles
@@ -63,7 +63,7 @@ class Archive(Mapping[str, Tensor]):
         target = self.entries[position].target
         stored = self.entries[position if target is None else target].spec.name
         parts = self._reader.parts_of(position)
-        return decode_parts([partial(self._reader.read_chunk, part) for part in parts])[stored]
+        return decode_parts(_unread(self._reader, parts))[stored]
 
     def __contains__(self, name: object) -> bool:
         return name in self._positions
@@ -101,7 +101,7 @@ class Archive(Mapping[str, Tensor]):
             else:
                 wanted[stored] = tensor
         parts = sorted({part for name in wanted for part in self._reader.parts_of(self._positions[name])})
-        decode_parts([partial(self._reader.read_chunk, part) for part in parts], wanted)
+        decode_parts(_unread(self._reader, parts), wanted)
         for stored, tensor in copies:
             tensor.detach().copy_(wanted[stored])
 
@@ -252,8 +252,12 @@ def read_factored(
     return tensors
 
 
+def _unread(reader: Reader, parts: Iterable[int]) -> list[Unread]:
+    return [Unread(reader.parts[part].size, partial(reader.read_chunk, part)) for part in parts]
+
+
 def _all_tensors(reader: Reader, entries: tuple[TensorEntry, ...]) -> dict[str, Tensor]:
-    decoded = decode_parts([partial(reader.read_chunk, part) for part in range(len(reader.parts))])
+    decoded = decode_parts(_unread(reader, range(len(reader.parts))))
     tensors: dict[str, Tensor] = {}
     for entry in entries:
         if entry.target is None:

@@ -1,12 +1,13 @@
 """Tensors to chunks and back, on one worker or many: the loops that every method shares."""
 
 import multiprocessing
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from threading import Lock
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,48 +165,83 @@ def decode(chunks: Iterable[Chunk]) -> dict[str, Tensor]:
     Raises:
         Corrupt, Incompatible: as `decode_parts`.
     """
-    return decode_parts([partial(_same, chunk) for chunk in chunks])
+    return decode_parts([Unread(len(chunk.payload), partial(_same, chunk)) for chunk in chunks])
 
 
 def _same(chunk: Chunk) -> Chunk:
     return chunk
 
 
-def decode_parts(reads: Sequence[Callable[[], Chunk]], into: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+class Unread(NamedTuple):
+    """A part that is to be decoded: bytes of its payload, and what reads it."""
+
+    size: int
+    read: Callable[[], Chunk]
+
+
+def decode_parts(parts: Sequence[Unread], into: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """Read parts and decode them to tensors by name; the tiles of a tensor in any order.
 
     With the compiled core, parts are read, checked and decoded by as many threads as `native.num_threads` says; a
     single one is decoded by all of them.
 
     Args:
-        reads: for each part what reads it.
+        parts: in the file's order.
         into: by name, tensors to decode into, as for `Method.decode`; new ones are made for the others.
 
     Raises:
-        Corrupt, Incompatible: as the methods say; every other failure of a decoder becomes `Corrupt`.
+        Corrupt, Incompatible: as the methods say; every other failure of a decoder becomes `Corrupt`. Of several parts
+            that fail, the first one's error.
     """
     threads = num_threads() if core() is not None else 1
     targets, scratch = _Targets(into or {}), Scratch()
 
-    def decoded(read: Callable[[], Chunk]) -> Mapping[str, Tensor]:
-        chunk = read()
+    def decoded(part: Unread) -> Mapping[str, Tensor]:
+        chunk = part.read()
         with scratch.lent():
-            return _decode_chunk(chunk, targets.of(chunk), threads if len(reads) == 1 else 1)
+            return _decode_chunk(chunk, targets.of(chunk), threads if len(parts) == 1 else 1)
 
     tensors: dict[str, Tensor] = {}
-    if min(threads, len(reads)) <= 1:
-        for part in map(decoded, reads):
-            tensors |= part
+    if min(threads, len(parts)) <= 1:
+        for found in map(decoded, parts):
+            tensors |= found
     else:
-        with ThreadPoolExecutor(min(threads, len(reads))) as pool:
-            futures = [pool.submit(decoded, read) for read in reads]
-            try:
-                for future in futures:
-                    tensors |= future.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        for found in _from_both_ends(decoded, parts, min(threads, len(parts))):
+            tensors |= found
     return tensors | targets.tiled
+
+
+def _from_both_ends(work: Callable[[Unread], Result], parts: Sequence[Unread], num_threads: int) -> Iterable[Result]:
+    """Work on parts, half of the threads on the largest ones, the others on the smallest; return what comes of each.
+
+    Small parts are mostly work of the interpreter, which one thread does at a time; large ones are work of the core's.
+    """
+    left = deque(sorted(range(len(parts)), key=lambda number: -parts[number].size))
+    done: dict[int, Result] = {}
+    failed: dict[int, Exception] = {}
+
+    def run(take: Callable[[], int]) -> None:
+        while left:
+            try:
+                number = take()
+            except IndexError:  # another thread was first
+                return
+            if failed and number > min(failed):
+                continue
+            try:
+                done[number] = work(parts[number])
+            except Exception as error:
+                failed[number] = error
+
+    with ThreadPoolExecutor(num_threads) as pool:
+        try:
+            for future in [pool.submit(run, left.pop if k % 2 else left.popleft) for k in range(num_threads)]:
+                future.result()
+        finally:
+            left.clear()  # where this thread was interrupted, there is more
+    if failed:
+        raise failed[min(failed)]
+    return done.values()
 
 
 class _Targets:
