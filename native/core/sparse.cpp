@@ -27,6 +27,22 @@ const SparseLoops& sparse_loops() {
 
 }  // namespace
 
+#ifdef FEWBITS_X86
+
+BitPlaces::BitPlaces() {
+    for (int bits = 0; bits < 256; ++bits) {
+        uint8_t next = 0;
+        for (int place = 0; place < 8; ++place) {
+            if (bits >> place & 1) set[bits][next] = static_cast<uint8_t>(place);
+            of[bits][place] = static_cast<uint8_t>(bits >> place & 1 ? next++ : 0x80);
+        }
+    }
+}
+
+const BitPlaces kBitPlaces;
+
+#endif
+
 bool is_sound(const SparseMatrix& matrix) {
     const size_t num_bytes = (matrix.columns + 7) / 8, used = matrix.columns % 8;
     if (matrix.num_value_bytes > INT32_MAX) return false;

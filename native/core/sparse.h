@@ -42,6 +42,16 @@ struct SparseLoops {
 extern const SparseLoops kScalarSparseLoops;
 #ifdef FEWBITS_X86
 extern const SparseLoops kAvx2SparseLoops;
+
+// For each byte of bits, which of the next values goes to each of eight places (0x80 puts a 0 there), and the places of
+// the bits that are set, one after the other.
+struct BitPlaces {
+    alignas(64) uint8_t of[256][8] = {};
+    alignas(64) uint8_t set[256][8] = {};
+    BitPlaces();
+};
+
+extern const BitPlaces kBitPlaces;  // made when the module is loaded, by instructions that every machine has
 #endif
 
 }  // namespace fewbits

@@ -9,24 +9,6 @@ namespace fewbits {
 
 namespace {
 
-// For each byte of bits, which of the next values goes to each of eight places (0x80 puts a 0 there), and the places of
-// the bits that are set, one after the other.
-struct Places {
-    alignas(64) uint8_t of[256][8];
-    alignas(64) uint8_t set[256][8];
-    constexpr Places() : of(), set() {
-        for (int bits = 0; bits < 256; ++bits) {
-            uint8_t next = 0;
-            for (int place = 0; place < 8; ++place) {
-                if (bits >> place & 1) set[bits][next] = static_cast<uint8_t>(place);
-                of[bits][place] = static_cast<uint8_t>(bits >> place & 1 ? next++ : 0x80);
-            }
-        }
-    }
-};
-
-constexpr Places kPlaces;
-
 // The next eight values of a row, a byte each, of which as many are used as `bits` has. Up to kSparsePadding bytes behind
 // a row's last value are read.
 struct ByteValues {
@@ -58,7 +40,7 @@ __m256 floats_of(__m128i bytes) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32
 // Eight elements of a row, as floats.
 template <class Values>
 inline __m256 eight_of(Values& values, unsigned bits) {
-    const __m128i places = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kPlaces.of[bits]));
+    const __m128i places = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kBitPlaces.of[bits]));
     return floats_of(_mm_shuffle_epi8(values(bits), places));
 }
 
@@ -70,7 +52,7 @@ size_t write_out_with(Values values, const SparseMatrix& matrix, size_t row, Spa
     size_t count = 0;
     for (size_t k = 0; k < num_bytes; ++k) {
         const unsigned bits = bytes[k];
-        const __m128i set = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kPlaces.set[bits]));
+        const __m128i set = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kBitPlaces.set[bits]));
         const __m256i places = _mm256_add_epi32(_mm256_cvtepu8_epi32(set), _mm256_set1_epi32(static_cast<int>(k * 8)));
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(written.places + count), places);
         _mm256_storeu_ps(written.values + count, floats_of(values(bits)));

@@ -11,23 +11,25 @@ namespace fewbits {
 
 namespace {
 
-// Splits runs of values of one class: symbols for what the table has, escapes and raw bits for the rest.
-template <typename Value>
+// Splits runs of values of one class, words of 32 or 64 bits: symbols for what the table has, escapes for the rest, and raw
+// bits.
+template <typename Word>
 class RowSplitter {
 public:
-    RowSplitter(const IntegerModel& model, BitWriter& raw)
-        : model_(model), raw_(raw), centre_(static_cast<uint64_t>(model.centre)),
-          first_(static_cast<uint64_t>(model.table.low)), num_values_(static_cast<uint64_t>(model.table.num_values)) {}
+    RowSplitter(const IntegerModel& model, bool is_signed, BitWriter& raw)
+        : model_(model), raw_(raw), sign_(sizeof(Word) == 4 && is_signed ? uint64_t{1} << 31 : 0),
+          centre_(static_cast<uint64_t>(model.centre)), first_(static_cast<uint64_t>(model.table.low)), num_values_(static_cast<uint64_t>(model.table.num_values)) {}
 
     void split(
-        const Value* values, size_t count, uint8_t* symbols, size_t position, std::vector<EscapedSymbol>& escapes) {
-        const int64_t base = static_cast<int64_t>(centre_ + first_);
-        constexpr int64_t kNear = int64_t{1} << 30;
-        constexpr int64_t kLeastBase = std::is_signed<Value>::value ? -kNear : 0;
-        if (model_.shift == 0 && sizeof(Value) == 4 && base >= kLeastBase && base <= kNear) {
-            // A value of 32 bits and such a base are less than 2^32 - 64 apart: what is within 64 places of the base
-            // modulo 2^32 is within 64 places of it. (An unsigned value may be 2^32 and more above a negative base.)
-            value_loops().place(values, count, static_cast<uint32_t>(base), static_cast<uint32_t>(num_values_), symbols);
+        const Word* values, size_t count, uint8_t* symbols, size_t position, std::vector<EscapedSymbol>& escapes) {
+        const bool by_loops = sizeof(Word) == 4 && is_near();
+        if (by_loops && model_.shift == 0) {
+            place(values, count, symbols);
+        } else if (by_loops && value_loops().pack != nullptr && count % 8 == 0 && model_.shift >= kLeastPacked &&
+                   raw_.at_whole_byte()) {
+            place(values, count, symbols);
+            uint8_t* const bytes = raw_.append(count / 8 * static_cast<size_t>(model_.shift));
+            value_loops().pack(values, count, static_cast<uint32_t>(base()), model_.shift, bytes);
         } else if (model_.shift == 0) {
             for (size_t i = 0; i < count; ++i) symbols[i] = symbol_at(wide(values[i]) - centre_ - first_);
         } else if (model_.shift <= 56) {
@@ -49,24 +51,47 @@ public:
     }
 
     // Writes the low bits of values that have no symbols.
-    void write_raw(const Value* values, size_t count) {
+    void write_raw(const Word* values, size_t count) {
         if (model_.shift == 0) return;
         const uint64_t mask = (uint64_t{1} << model_.shift) - 1;
         for (size_t i = 0; i < count; ++i) raw_.write((wide(values[i]) - centre_) & mask, model_.shift);
     }
 
 private:
-    static uint64_t wide(Value value) { return static_cast<uint64_t>(static_cast<int64_t>(value)); }
+    // A word as 64 bits; `sign` is the place of its sign, 0 if that needs no care.
+    static uint64_t wide(Word word, uint64_t sign) { return (word ^ sign) - sign; }
+    uint64_t wide(Word word) const { return wide(word, sign_); }
+
+    // The value of symbol 0, with no raw bits: places and raw bits are those of distances from it.
+    int64_t base() const { return static_cast<int64_t>(centre_ + (first_ << model_.shift)); }
+
+    // Whether distances of 32-bit values from the base, modulo 2^32, tell what the table has: a value outside of it must
+    // not be a multiple of 2^32 away from one inside.
+    bool is_near() const {
+        if (model_.shift > kMostPacked) return false;
+        const int64_t span = static_cast<int64_t>(num_values_) << model_.shift, all = int64_t{1} << 32;
+        if (span > all) return false;
+        if (sign_ != 0) return span <= all / 4 && base() >= -all / 4 && base() <= all / 4;
+        return base() >= 0 && base() <= all - span;
+    }
+
+    void place(const Word* values, size_t count, uint8_t* symbols) const {
+        const auto num_values = static_cast<uint32_t>(num_values_);
+        value_loops().place(values, count, static_cast<uint32_t>(base()), model_.shift, num_values, symbols);
+    }
 
     uint8_t symbol_at(uint64_t place) const { return static_cast<uint8_t>(place < num_values_ ? place : num_values_); }
 
-    void place_with_raw(const Value* values, size_t count, uint8_t* symbols) {
+    void place_with_raw(const Word* values, size_t count, uint8_t* symbols) {
+        // Copies: symbols are bytes, which a compiler takes for a part of anything that is not the loop's own.
         const int shift = model_.shift;
-        const uint64_t centre = centre_, mask = (uint64_t{1} << shift) - 1;
+        const uint64_t sign = sign_, centre = centre_, first = first_, num_values = num_values_;
+        const uint64_t mask = (uint64_t{1} << shift) - 1;
         BitWriter::Run run = raw_.begin(count * static_cast<uint64_t>(shift));
-        const auto split_one = [&](size_t i) {
-            const uint64_t difference = wide(values[i]) - centre;
-            symbols[i] = symbol_at(high_of(difference) - first_);
+        const auto split_one = [=](size_t i) {
+            const uint64_t difference = wide(values[i], sign) - centre;
+            const uint64_t place = static_cast<uint64_t>(static_cast<int64_t>(difference) >> shift) - first;
+            symbols[i] = static_cast<uint8_t>(place < num_values ? place : num_values);
             return difference & mask;
         };
         size_t i = 0;
@@ -94,10 +119,11 @@ private:
 
     const IntegerModel& model_;
     BitWriter& raw_;
+    uint64_t sign_;  // of 32 bits that are signed, the place of their sign; else 0
     uint64_t centre_, first_, num_values_;
 };
 
-template <typename Value>
+template <typename Word>
 SymbolStream split_array(const CodedArray& array) {
     const std::vector<IntegerModel>& models = array.models.models;
     const bool has_classes = array.classes != nullptr;
@@ -106,10 +132,10 @@ SymbolStream split_array(const CodedArray& array) {
     SymbolStream stream;
     stream.row_length = row_length;
     stream.raw.resize(models.size());
-    std::vector<RowSplitter<Value>> splitters;
+    std::vector<RowSplitter<Word>> splitters;
     for (size_t k = 0; k < models.size(); ++k) {
         if (models[k].has_table) check_table(models[k].table);
-        splitters.emplace_back(models[k], stream.raw[k]);
+        splitters.emplace_back(models[k], array.type != CodedArray::Type::kUint32, stream.raw[k]);
     }
     const auto class_of = [&](size_t row) {
         const int64_t index = has_classes ? array.classes[row] : 0;
@@ -129,7 +155,7 @@ SymbolStream split_array(const CodedArray& array) {
     }
     stream.num_symbols = stream.classes.size() * row_length;
     stream.symbols = fresh_bytes(stream.num_symbols);
-    const Value* values = static_cast<const Value*>(array.values);
+    const Word* values = static_cast<const Word*>(array.values);
     size_t position = 0;
     for (size_t row = 0; row < num_rows; ++row, values += row_length) {
         const size_t k = class_of(row);
@@ -147,11 +173,7 @@ SymbolStream split_array(const CodedArray& array) {
 }  // namespace
 
 SymbolStream split(const CodedArray& array) {
-    switch (array.type) {
-        case CodedArray::Type::kInt32: return split_array<int32_t>(array);
-        case CodedArray::Type::kUint32: return split_array<uint32_t>(array);
-        default: return split_array<int64_t>(array);
-    }
+    return array.type == CodedArray::Type::kInt64 ? split_array<uint64_t>(array) : split_array<uint32_t>(array);
 }
 
 uint32_t sum_of_costs(const uint32_t* costs, size_t count) {

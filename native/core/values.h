@@ -6,8 +6,15 @@
 
 namespace fewbits {
 
-// Writes the symbol of each of 32-bit values: its distance from `base` modulo 2^32, or `num_values` if that is less.
-using PlaceValues = void (*)(const void* values, size_t count, uint32_t base, uint32_t num_values, uint8_t* symbols);
+// Writes the symbol of each of 32-bit values: its distance from `base` modulo 2^32, less the low `shift` (0 ... 31) bits,
+// or `num_values` if that is less.
+using PlaceValues = void (*)(
+    const void* values, size_t count, uint32_t base, int shift, uint32_t num_values, uint8_t* symbols);
+
+// Writes the low `width` bits, kLeastPacked ... kMostPacked, of the distances of 32-bit values from `base`, a multiple of 8
+// of them: whole bytes, and then eight of anything.
+using PackValues = void (*)(const void* values, size_t count, uint32_t base, int width, uint8_t* out);
+constexpr int kLeastPacked = 4, kMostPacked = 28;
 
 // Values of one class with raw bits, modulo 2^32: base + symbol * 2^shift + the next `shift` bits.
 struct RawRun {
@@ -30,6 +37,7 @@ using JoinLevels = void (*)(
 // One implementation of the inner loops. All give the same bytes.
 struct ValueLoops {
     PlaceValues place;
+    PackValues pack;  // or null, if a BitWriter does as well
     JoinFields join_fields;
     JoinLevels join_levels;
 };

@@ -4,7 +4,7 @@ import multiprocessing
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from threading import Lock
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -221,17 +221,15 @@ def _from_both_ends(work: Callable[[Unread], Result], parts: Sequence[Unread], n
     failed: dict[int, Exception] = {}
 
     def run(take: Callable[[], int]) -> None:
-        while left:
-            try:
+        with suppress(IndexError):  # from taking: none is left
+            while True:
                 number = take()
-            except IndexError:  # another thread was first
-                return
-            if failed and number > min(failed):
-                continue
-            try:
-                done[number] = work(parts[number])
-            except Exception as error:
-                failed[number] = error
+                if failed and number > min(failed):
+                    continue
+                try:
+                    done[number] = work(parts[number])
+                except Exception as error:
+                    failed[number] = error
 
     with ThreadPoolExecutor(num_threads) as pool:
         try:

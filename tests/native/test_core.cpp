@@ -570,6 +570,7 @@ constexpr Test kTests[] = {
      test_encoding_at_the_limits_of_states},
     {"mapping loops all write the same bytes", test_mapping_loops},
     {"placing loops all give the same symbols", test_placing_loops},
+    {"packing loops write the bits that a writer does", test_packing_loops},
     {"joining loops give the elements of their values", test_joining_loops},
     {"adaptive streams give their integers back, and no other stream does", test_adaptive_streams},
     {"bodies come back on every instruction set and number of threads, damaged ones as refused", test_bodies},

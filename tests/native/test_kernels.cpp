@@ -286,20 +286,46 @@ void test_placing_loops() {
     for (size_t count = 0; count < 200; ++count) {
         const auto base = static_cast<uint32_t>(numbers.next());
         const auto num_values = static_cast<uint32_t>(1 + numbers.below(kMaxSymbols - 1));
+        const int shift = count % 3 == 0 ? 0 : static_cast<int>(numbers.below(32));
         std::vector<uint8_t> bytes, expected;
         for (size_t i = 0; i < count; ++i) {
             // Near the base, just outside of the table, or anywhere.
-            const uint64_t far = numbers.below(4) == 0 ? numbers.next() : numbers.below(2 * kMaxSymbols) - 32;
+            const uint64_t far = numbers.below(4) == 0 ? numbers.next() : (numbers.below(2 * kMaxSymbols) - 32) << shift;
             const uint32_t value = base + static_cast<uint32_t>(far);
             for (int b = 0; b < 4; ++b) bytes.push_back(static_cast<uint8_t>(value >> 8 * b));
-            const uint32_t place = value - base;
+            const uint32_t place = (value - base) >> shift;
             expected.push_back(static_cast<uint8_t>(place < num_values ? place : num_values));
         }
         const Block from = block_of(bytes);
         for (const ValueLoops* loops : all_value_loops()) {
             const Block to = std::make_unique<uint8_t[]>(count);
-            loops->place(from.get(), count, base, num_values, to.get());
+            loops->place(from.get(), count, base, shift, num_values, to.get());
             CHECK(std::equal(expected.begin(), expected.end(), to.get()));
+        }
+    }
+}
+
+// Raw bits of values, packed by loops and by a writer; into a block that ends as early as loops may rely on.
+void test_packing_loops() {
+    Numbers numbers(7);
+    for (int width = kLeastPacked; width <= kMostPacked; ++width) {
+        for (size_t count = 8; count <= 400; count += 56) {
+            const auto base = static_cast<uint32_t>(numbers.next());
+            const std::vector<uint8_t> bytes = numbers.bytes(4 * count);
+            const size_t size = count / 8 * static_cast<size_t>(width);
+            BitWriter writer;
+            for (size_t i = 0; i < count; ++i) {
+                uint32_t value;
+                std::memcpy(&value, &bytes[4 * i], 4);
+                writer.write((value - base) & ((uint32_t{1} << width) - 1), width);
+            }
+            const Block from = block_of(bytes);
+            for (const ValueLoops* loops : all_value_loops()) {
+                if (loops->pack == nullptr) continue;
+                const Block to = std::make_unique<uint8_t[]>(size + 8);
+                loops->pack(from.get(), count, base, width, to.get());
+                CHECK(writer.size() == size && std::equal(to.get(), to.get() + size, writer.data()));
+            }
         }
     }
 }

@@ -156,6 +156,28 @@ def test_integers_of_32_bits_code_like_those_of_64() -> None:
             assert encode_body([CodedArray(narrow[None], models)], wide=True) == wide
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32, np.int64])
+@pytest.mark.parametrize("shift", [1, 3, 4, 5, 9, 16, 22, 24, 25, 28, 29, 31, 57])
+def test_raw_bits_are_the_same_bytes_wherever_a_table_lies(shift: int, dtype: type) -> None:
+    """A table at either end of the numbers and around 0, rows of whole eights and others, values in it and all over."""
+    generator = np.random.default_rng(shift)
+    ends = np.iinfo(dtype)
+    span = min(63 << shift, 1 << 61)
+    least, most = max(int(ends.min), -(1 << 62)), min(int(ends.max), 1 << 62)
+    for centre in (0, 5, -(1 << 30), least, most - span, most, 1 << 31, (1 << 32) - span):
+        for low, row_length in ((-31, 8), (0, 40), (3, 16), (0, 13), (-(1 << 30) >> shift, 384)):
+            first = centre + (low << shift)
+            if abs(first) > 1 << 62:
+                continue
+            values = generator.integers(ends.min, ends.max, (6, row_length), dtype, endpoint=True)
+            near = first + generator.integers(-3, span, values.shape)
+            inside = (near >= ends.min) & (near <= ends.max) & (np.arange(row_length) % 5 > 0)
+            values[inside] = near[inside].astype(dtype)
+            models = tuple(IntegerModel(Table(low, FLAT.frequencies, FLAT.escape), s, centre) for s in (shift, 0, 2))
+            classes = np.array([0, 1, 2, 0, 0, 1])
+            check_equal([CodedArray(values, ModelSet(models, IntegerModel(FLAT)), classes)], wide=row_length > 16)
+
+
 def outcome(data: bytes, specs: list[ArraySpec]) -> list[NDArray[np.int64]] | None:
     """What a body decodes to; None if it is refused."""
     try:
