@@ -18,7 +18,8 @@ class RowSplitter {
 public:
     RowSplitter(const IntegerModel& model, bool is_signed, BitWriter& raw)
         : model_(model), raw_(raw), sign_(sizeof(Word) == 4 && is_signed ? uint64_t{1} << 31 : 0),
-          centre_(static_cast<uint64_t>(model.centre)), first_(static_cast<uint64_t>(model.table.low)), num_values_(static_cast<uint64_t>(model.table.num_values)) {}
+          centre_(static_cast<uint64_t>(model.centre)), first_(static_cast<uint64_t>(model.table.low)),
+          num_values_(static_cast<uint64_t>(model.table.num_values)) {}
 
     void split(
         const Word* values, size_t count, uint8_t* symbols, size_t position, std::vector<EscapedSymbol>& escapes) {
