@@ -82,7 +82,8 @@ class Chunk(NamedTuple):
     """One finished part: its tensors' specs, method and config, seed, payload.
 
     `span` is None for whole tensors; for a tile of one tensor it is the range (start, stop) of its
-    elements in row-major order. `losses` has one entry a tensor, or is empty when read from a file.
+    elements in row-major order. `payload` may be a view of a file in memory. `losses` has one entry a tensor, or is
+    empty when read from a file.
     """
 
     method: str
@@ -90,6 +91,6 @@ class Chunk(NamedTuple):
     config: Mapping[str, Any]
     seed: int
     tensors: tuple[TensorSpec, ...]
-    payload: bytes
+    payload: bytes | memoryview
     span: tuple[int, int] | None = None
     losses: tuple[Loss, ...] = ()

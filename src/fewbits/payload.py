@@ -24,7 +24,7 @@ def element_ranges(chunk: Chunk) -> list[tuple[TensorSpec, tuple[int, int]]]:
     return [(spec, chunk.span or (0, spec.num_elements)) for spec in chunk.tensors]
 
 
-def part_of(payload: bytes, position: int, size: int) -> tuple[bytes, int]:
+def part_of(payload: bytes | memoryview, position: int, size: int) -> tuple[bytes | memoryview, int]:
     """Take `size` bytes of a payload; returns them and the position after them.
 
     Raises:
@@ -35,7 +35,7 @@ def part_of(payload: bytes, position: int, size: int) -> tuple[bytes, int]:
     return payload[position : position + size], position + size
 
 
-def read_step(payload: bytes, position: int, spec: TensorSpec) -> tuple[float, int]:
+def read_step(payload: bytes | memoryview, position: int, spec: TensorSpec) -> tuple[float, int]:
     """Read a quantiser step; returns it and the position after it.
 
     Raises:

@@ -5,7 +5,6 @@ Class indices, and everything of small parts, share one single-lane stream; the 
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +13,11 @@ from fewbits.coder.bits import EscapeReader, pack_escapes, raw_size, unpack_raw
 from fewbits.coder.chunks import CHUNK_BITS, all_tables, encode_chunks, symbol_bounds
 from fewbits.coder.elements import DecodedArray, Elements, Integers
 from fewbits.coder.integers import ArraySpec, CodedArray, IntegerModel, ModelSet, SymbolStream, merge, split
-from fewbits.coder.leb128 import read_uint, write_uint
+from fewbits.coder.leb128 import Bytes, read_uint, write_uint
 from fewbits.coder.rans import LANES, Groups, LaneDecoder, WideChunk, decode_wide, encode_lane
 from fewbits.coder.table import Table
 from fewbits.errors import Corrupt, InvalidArgument
 from fewbits.native import core
-
-Bytes: TypeAlias = bytes | memoryview  # a view of a payload's end is a body that nobody copied
 
 _MOST_SYMBOLS_PER_BYTE = 45_440  # WIRE: a symbol in chunks costs at least log2(8192 / 8191) bit
 _SLACK_BYTES = 64  # WIRE: what the lanes' states can hold without a word

@@ -1,6 +1,10 @@
 """Variable-length integers of the file format (`docs/format.md`, section 1): LEB128, shortest form only."""
 
+from typing import TypeAlias
+
 from fewbits.errors import Corrupt, InvalidArgument
+
+Bytes: TypeAlias = bytes | memoryview  # of a view nobody has made a copy: a payload in a file, a body in a payload
 
 MAX_BYTES = 10  # WIRE: 64 bits in groups of 7
 
@@ -25,7 +29,7 @@ def write_uint(value: int) -> bytes:
     return bytes(encoded)
 
 
-def read_uint(data: bytes | bytearray | memoryview, position: int) -> tuple[int, int]:
+def read_uint(data: Bytes | bytearray, position: int) -> tuple[int, int]:
     """Decode the unsigned integer at byte `position`; return it and the position after it.
 
     Raises:
@@ -50,7 +54,7 @@ def read_uint(data: bytes | bytearray | memoryview, position: int) -> tuple[int,
     raise Corrupt(f"the integer at byte offset {position} runs past the end of its field.")
 
 
-def read_uints(data: bytes | bytearray | memoryview, position: int, count: int) -> tuple[list[int], int]:
+def read_uints(data: Bytes | bytearray, position: int, count: int) -> tuple[list[int], int]:
     """Decode as many unsigned integers from byte `position` on; return them and the position after them.
 
     Raises:
@@ -86,7 +90,7 @@ def write_sint(value: int) -> bytes:
     return write_uint(value << 1 if value >= 0 else (-value << 1) - 1)
 
 
-def read_sint(data: bytes | bytearray | memoryview, position: int) -> tuple[int, int]:
+def read_sint(data: Bytes | bytearray, position: int) -> tuple[int, int]:
     """Decode the signed integer at byte `position`; return it and the position after it.
 
     Raises:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from fewbits.chunk import Chunk, TensorSpec
-from fewbits.coder.leb128 import read_uint
+from fewbits.coder.leb128 import Bytes, read_uint
 from fewbits.container.format import (
     CHECK_SIZE,
     PRELUDE_SIZE_MAX,
@@ -138,7 +138,7 @@ class Reader:
         method, tensors, span, offset, size, check = self.parts[part]
         if not tensors:
             raise InvalidArgument("this is a bare file: its parts need into=, the module that receives them.")
-        payload = self._read(offset, size)
+        payload = self._view(offset, size)
         if check is not None and crc32(payload) != check:
             raise self._damage(part)
         entry = self.header.methods[method]
@@ -181,6 +181,7 @@ class Reader:
         self._reads_at = isinstance(source, (str, os.PathLike)) and hasattr(os, "pread")
         self._parts_by_tensor: dict[int, list[int]] | None = None
         self.fingerprint, self.header_size, self.header_raw = None, 0, b""
+        self._whole = source if isinstance(source, bytes) else None
         if isinstance(source, bytes):
             self._file: BinaryIO = BytesIO(source)
         elif isinstance(source, (str, os.PathLike)):
@@ -273,6 +274,12 @@ class Reader:
         name = repr(self.header.tensors[part.tensors[0]].spec.name)
         others = f" and {len(part.tensors) - 1} others" if len(part.tensors) > 1 else ""
         return Corrupt(f"the payload of {name}{others} at byte offset {part.offset} fails its checksum.")
+
+    def _view(self, offset: int, size: int) -> Bytes:
+        """Give a part of bytes that are held anyway as a view, and read any other file."""
+        if self._whole is None or self._file.closed or offset + size > self.size:
+            return self._read(offset, size)
+        return memoryview(self._whole)[offset : offset + size]
 
     def _read(self, offset: int, size: int) -> bytes:
         data = self._read_some(offset, size)

@@ -98,7 +98,7 @@ def _pieces(
         raise InvalidArgument(f"rate_weight is {rate_weight}; it must be finite and at least 0.")
     placed = place(chunks, tensors, seed)
     methods, parts = _tables(placed, bare)
-    payloads = [item.chunk.payload for item in placed]
+    payloads = [bytes(item.chunk.payload) for item in placed]
     if bare:
         if metadata:
             raise InvalidArgument("a bare file cannot keep metadata; write a full file, or pass none.")

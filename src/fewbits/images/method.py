@@ -150,12 +150,12 @@ class Image(Method):
             raise Corrupt("an image payload is too short.")
         first, last = start // (width * channels), stop // (width * channels)
         tensors = destinations(chunk, into)
-        codec, quality = find_codec(chunk.payload[:DIGEST_SIZE]), chunk.payload[DIGEST_SIZE]
+        codec, quality = find_codec(bytes(chunk.payload[:DIGEST_SIZE])), chunk.payload[DIGEST_SIZE]
         if quality >= len(codec.config.trades):
             raise Corrupt(f"an image has the quality {quality}, which its codec does not have.")
         if codec.padded(last - first, width) > MAX_PART_ELEMENTS:
             raise TooLarge(f"tensor {spec.name!r} has a part of more than {MAX_PART_ELEMENTS} pixels, in whole steps.")
-        band = codec.decode(chunk.payload[_HEAD:], last - first, width, quality, chunk.seed, first)
+        band = codec.decode(bytes(chunk.payload[_HEAD:]), last - first, width, quality, chunk.seed, first)
         tensors[spec.name].view(-1).copy_(_as_stored(band, channels).reshape(-1))
         return tensors
 

@@ -20,7 +20,7 @@ from fewbits.coder.body import check_size, decode_into, encode_body
 from fewbits.coder.elements import Elements, Integers
 from fewbits.coder.fields import FieldElements, Fields, field_integers
 from fewbits.coder.integers import ArraySpec, CodedArray
-from fewbits.coder.leb128 import read_uint, write_uint
+from fewbits.coder.leb128 import Bytes, read_uint, write_uint
 from fewbits.errors import Corrupt
 from fewbits.method import Method, MethodConfig, Source, Survey
 from fewbits.models.descriptions import read_models, write_models
@@ -151,7 +151,7 @@ class Lossless(Method):
 
 
 def _read_description(
-    payload: bytes, position: int, spec: TensorSpec, span: tuple[int, int]
+    payload: Bytes, position: int, spec: TensorSpec, span: tuple[int, int]
 ) -> tuple[_Description, int]:
     """Read one tensor's description; returns it and the position after it."""
     (transform,), position = part_of(payload, position, 1)
@@ -175,7 +175,7 @@ def _read_description(
         drops, position = part_of(payload, position, len(models.models))
         if max(drops) > 63:
             raise Corrupt(f"tensor {spec.name!r} drops more than 63 bits.")
-    return _Description(transform, arrays, drops), position
+    return _Description(transform, arrays, bytes(drops)), position
 
 
 def _rows(spec: TensorSpec, span: tuple[int, int]) -> tuple[int, int]:

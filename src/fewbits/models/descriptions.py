@@ -3,7 +3,7 @@
 from functools import cache
 
 from fewbits.coder.integers import IntegerModel, ModelSet
-from fewbits.coder.leb128 import read_sint, read_uint, read_uints, write_sint, write_uint
+from fewbits.coder.leb128 import Bytes, read_sint, read_uint, read_uints, write_sint, write_uint
 from fewbits.coder.table import Table
 from fewbits.errors import Corrupt
 from fewbits.models.shipped import NUM_SHIPPED, shipped_codes, shipped_table
@@ -40,7 +40,7 @@ def write_models(models: ModelSet) -> bytes:
     return bytes([_CLASSES]) + write_uint(len(models.models) - 2) + b"".join(fields)
 
 
-def read_model(data: bytes, position: int) -> tuple[IntegerModel, int]:
+def read_model(data: Bytes, position: int) -> tuple[IntegerModel, int]:
     """Read an integer model; returns it and the position after it.
 
     Raises:
@@ -68,7 +68,7 @@ def read_model(data: bytes, position: int) -> tuple[IntegerModel, int]:
     return IntegerModel(inner.table, shift, centre), position
 
 
-def read_models(data: bytes, position: int) -> tuple[ModelSet, int]:
+def read_models(data: Bytes, position: int) -> tuple[ModelSet, int]:
     """Read a model set; returns it and the position after it.
 
     Raises:
@@ -93,7 +93,7 @@ def _shipped_model(code: int) -> IntegerModel:
     return IntegerModel(shipped_table(code))
 
 
-def _read_histogram(data: bytes, position: int) -> tuple[Table, int]:
+def _read_histogram(data: Bytes, position: int) -> tuple[Table, int]:
     low, position = read_sint(data, position)
     last, position = read_uint(data, position)
     if last > 62:
@@ -102,7 +102,7 @@ def _read_histogram(data: bytes, position: int) -> tuple[Table, int]:
     return Table.checked(low, tuple(fields[:-1]), fields[-1]), position
 
 
-def _byte(data: bytes, position: int) -> tuple[int, int]:
+def _byte(data: Bytes, position: int) -> tuple[int, int]:
     if position >= len(data):
         raise Corrupt("a payload's description runs past its end.")
     return data[position], position + 1

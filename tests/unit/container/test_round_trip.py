@@ -213,7 +213,22 @@ def test_any_cut_into_parts_round_trips(data: st.DataObject) -> None:
         else:
             chunks.append(chunk(*members, payload=bytes([group])))
     with Reader(build(chunks, [TensorEntry(tensor) for tensor in tensors])) as reader:
-        assert sorted(map(repr, read_all(reader))) == sorted(repr(without_losses(one)) for one in chunks)
+        found = [one._replace(payload=bytes(one.payload)) for one in read_all(reader)]
+        assert sorted(map(repr, found)) == sorted(repr(without_losses(one)) for one in chunks)
+
+
+def test_payloads_of_bytes_are_views_of_them(tmp_path: Path) -> None:
+    data = build([chunk(spec("a", 3), payload=b"payload")])
+    path = tmp_path / "a.fewbits"
+    path.write_bytes(data)
+    with Reader(data) as reader:
+        payload = reader.read_chunk(0).payload
+        assert isinstance(payload, memoryview) and payload.obj is data and payload == b"payload"
+    with pytest.raises(ValueError, match="closed"):
+        reader.read_chunk(0)
+    for source in (path, io.BytesIO(data)):
+        with Reader(source) as reader:
+            assert reader.read_chunk(0) == without_losses(chunk(spec("a", 3), payload=b"payload"))
 
 
 REFUSED: dict[str, Callable[[], bytes]] = {

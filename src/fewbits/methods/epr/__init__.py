@@ -297,7 +297,7 @@ class Epr(TrainableMethod):
                 raise Corrupt(f"tensor {spec.name!r} of dtype {spec.dtype} cannot have an epr payload.")
         tensors = destinations(chunk, into)
         shapes = [(spec, tile_shape(spec, chunk.span)) for spec in chunk.tensors]
-        for spec, found in zip(chunk.tensors, decode_levels(chunk.payload, shapes), strict=True):
+        for spec, found in zip(chunk.tensors, decode_levels(bytes(chunk.payload), shapes), strict=True):
             weights = Weights(bits_of(tensors[spec.name]), spec.dtype)
             write_values(weights, spec.name, decoded_values(found.levels, found.decoder).ravel())
         return tensors

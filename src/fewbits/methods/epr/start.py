@@ -36,7 +36,7 @@ def started_from(chunks: Sequence[Chunk]) -> dict[str, Started]:
             raise InvalidArgument(f"a part of the method {chunk.method!r} has no latents of epr.")
         check_version(chunk, VERSION)
         ranges = [(spec, tile_shape(spec, chunk.span)) for spec in chunk.tensors]
-        found = decode_levels(chunk.payload, ranges)
+        found = decode_levels(bytes(chunk.payload), ranges)
         losses = chunk.losses or (None,) * len(found)
         for spec, tensor, loss in zip(chunk.tensors, found, losses, strict=True):
             shapes[spec.name] = spec.shape

@@ -257,7 +257,7 @@ class Miracle(TrainableMethod):
             if spec.dtype not in LOSSY_DTYPES:
                 raise Corrupt(f"tensor {spec.name!r} of dtype {spec.dtype} cannot have a miracle payload.")
         tensors = destinations(chunk, into)
-        part = decode_part(chunk.payload, [tile_shape(spec, chunk.span) for spec in chunk.tensors])
+        part = decode_part(bytes(chunk.payload), [tile_shape(spec, chunk.span) for spec in chunk.tensors])
         dtypes = [spec.dtype for spec in chunk.tensors]
         for spec, found in zip(chunk.tensors, tensors_of(part, dtypes, chunk.seed), strict=True):
             write_values(Weights(bits_of(tensors[spec.name]), spec.dtype), spec.name, found.ravel())

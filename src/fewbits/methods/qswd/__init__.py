@@ -199,7 +199,7 @@ class Qswd(TrainableMethod):
         for spec in chunk.tensors:
             if spec.dtype not in LOSSY_DTYPES:
                 raise Corrupt(f"tensor {spec.name!r} of dtype {spec.dtype} cannot have a qswd payload.")
-        factors = read(chunk.payload, chunk.tensors, chunk.span)
+        factors = read(bytes(chunk.payload), chunk.tensors, chunk.span)
         return dict(zip((spec.name for spec in chunk.tensors), factors, strict=True))
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fewbits.chunk import Chunk
 from fewbits.coder.body import check_size, decode_body, decode_rows, encode_body
 from fewbits.coder.integers import ArraySpec, CodedArray, IntegerModel, ModelSet
-from fewbits.coder.leb128 import read_uint, read_uints, write_sint, write_uint
+from fewbits.coder.leb128 import Bytes, read_uint, read_uints, write_sint, write_uint
 from fewbits.errors import Corrupt
 from fewbits.models.descriptions import read_model, write_model
 from fewbits.models.fit import fit_values
@@ -235,7 +235,7 @@ def _described(chunk: Chunk) -> tuple[list[_Described], int]:
     return found, position
 
 
-def _count(payload: bytes, position: int, message: str) -> tuple[int, int]:
+def _count(payload: Bytes, position: int, message: str) -> tuple[int, int]:
     """Read a number of classes or models, which is stored less one."""
     count, position = read_uint(payload, position)
     if count >= MOST_MODELS:
