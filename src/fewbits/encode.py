@@ -211,8 +211,8 @@ def decode_parts(parts: Sequence[Unread], into: Mapping[str, Tensor] | None = No
     return tensors | targets.tiled
 
 
-def _from_both_ends(work: Callable[[Unread], Result], parts: Sequence[Unread], num_threads: int) -> Iterable[Result]:
-    """Work on parts, half of the threads on the largest ones, the others on the smallest; return what comes of each.
+def _from_both_ends(work: Callable[[Unread], Result], parts: Sequence[Unread], num_threads: int) -> list[Result]:
+    """Work on parts, half of the threads on the largest ones, the others on the smallest; return what comes of them.
 
     Small parts are mostly work of the interpreter, which one thread does at a time; large ones are work of the core's.
     """
@@ -239,7 +239,7 @@ def _from_both_ends(work: Callable[[Unread], Result], parts: Sequence[Unread], n
             left.clear()  # where this thread was interrupted, there is more
     if failed:
         raise failed[min(failed)]
-    return done.values()
+    return [done[number] for number in range(len(parts))]
 
 
 class _Targets:
