@@ -201,13 +201,10 @@ def decode_parts(parts: Sequence[Unread], into: Mapping[str, Tensor] | None = No
         with scratch.lent():
             return _decode_chunk(chunk, targets.of(chunk), threads if len(parts) == 1 else 1)
 
+    workers = min(threads, len(parts))
     tensors: dict[str, Tensor] = {}
-    if min(threads, len(parts)) <= 1:
-        for found in map(decoded, parts):
-            tensors |= found
-    else:
-        for found in _from_both_ends(decoded, parts, min(threads, len(parts))):
-            tensors |= found
+    for found in _from_both_ends(decoded, parts, workers) if workers > 1 else map(decoded, parts):
+        tensors |= found
     return tensors | targets.tiled
 
 

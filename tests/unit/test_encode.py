@@ -15,8 +15,6 @@ from fewbits.method import Source
 from fewbits.methods.lossless import Lossless
 from fewbits.native import core
 
-needs_core = pytest.mark.skipif(core() is None, reason="needs the compiled core")
-
 
 def tensors() -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(1)
@@ -31,7 +29,6 @@ def parts_of(read: Callable[[Chunk], Chunk]) -> list[Unread]:
     return [Unread(len(chunk.payload), partial(read, chunk)) for chunk in chunks]
 
 
-@needs_core
 @pytest.mark.parametrize("num_threads", ["1", "2", "3", "20"])
 def test_each_part_is_decoded_once(num_threads: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEWBITS_THREADS", num_threads)
@@ -46,7 +43,7 @@ def test_each_part_is_decoded_once(num_threads: str, monkeypatch: pytest.MonkeyP
     assert all(torch.equal(decoded[name], tensor) for name, tensor in expected.items())
 
 
-@needs_core
+@pytest.mark.skipif(core() is None, reason="without the compiled core one thread decodes all parts")
 def test_the_largest_and_the_smallest_parts_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEWBITS_THREADS", "2")
     both = threading.Barrier(2, timeout=60)
@@ -62,7 +59,6 @@ def test_the_largest_and_the_smallest_parts_come_first(monkeypatch: pytest.Monke
     assert sorted(first) == ["t0", "t8"]
 
 
-@needs_core
 @pytest.mark.parametrize("num_threads", ["1", "2", "5"])
 def test_of_parts_that_fail_the_first_ones_error_is_raised(num_threads: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEWBITS_THREADS", num_threads)
