@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "bind_arrays.h"
+#include "bind_models.h"
 #include "core/body.h"
 #include "core/errors.h"
 #include "core/memory.h"
@@ -72,20 +73,6 @@ BoundOutput fields_output(const AnyArray& array, const std::string& name, bool i
         if (drop > 63) throw InvalidArgument("more than 63 bits are dropped.");
     }
     return bound;
-}
-
-Table table_of(nb::handle object) {
-    Table table;
-    table.low = nb::cast<int64_t>(object.attr("low"));
-    const auto frequencies = nb::cast<nb::tuple>(object.attr("frequencies"));
-    if (frequencies.size() == 0 || frequencies.size() >= kMaxSymbols) {
-        throw InvalidArgument("a probability table's frequencies do not form a table.");
-    }
-    table.num_values = static_cast<int>(frequencies.size());
-    for (size_t s = 0; s < frequencies.size(); ++s) table.counts[s] = nb::cast<uint16_t>(frequencies[s]);
-    table.counts[frequencies.size()] = nb::cast<uint16_t>(object.attr("escape"));
-    check_table(table);
-    return table;
 }
 
 IntegerModel model_of(nb::handle object) {

@@ -3,6 +3,8 @@
 #include <vector>
 
 #include "bind_arrays.h"
+#include "bind_models.h"
+#include "core/column_payload.h"
 #include "core/columns.h"
 
 namespace nb = nanobind;
@@ -91,9 +93,37 @@ bool bound_column_values(const In<int32_t>& levels, const In<int64_t>& starts, c
     require(first.front() == 0 && first.back() == levels.size() && std::is_sorted(first.begin(), first.end()),
             "levels do not begin and end as they should.");
     nb::gil_scoped_release release;
-    const ColumnLevels coded{models,       num_paths,         levels.data(), first.data(),      codes.data(),
-                             codes.size(), shifts_of(shifts), steps.data(),  row_scales.data(), places.data()};
+    const ColumnLevels coded{models,       num_paths,         levels.data(), nullptr,           nullptr, 0,
+                             first.data(), codes.data(),      codes.size(),  shifts_of(shifts), steps.data(),
+                             row_scales.data(), places.data(), nullptr, 0};
     return column_values(coded, static_cast<FloatType>(type), static_cast<unsigned char*>(bits.data()));
+}
+
+// Whether all values are finite; None if they are to be decoded as is written out, which says what is wrong, if it is.
+nb::object bound_decode_columns(nb::handle data, size_t num_rows, size_t num_columns, const In<float>& scales,
+                                const nb::callable& shipped_table, const Out<int32_t>& levels, const Out<int32_t>& points,
+                                int type, const nb::ndarray<nb::c_contig, nb::device::cpu>& bits, int num_threads) {
+    require(type >= 0 && type <= 3, "a float type is not one that is coded lossily.");
+    require(bits.itemsize() == width_of(static_cast<FloatType>(type)), "an array of words does not have its type's width.");
+    require(num_rows > 0 && bits.size() / num_rows == num_columns && bits.size() % num_rows == 0 && num_columns > 0,
+            "two arrays differ in size.");
+    require_size(scales, kNumScales);
+    require(4 * levels.size() >= bits.size(), "there is no room for levels.");
+    const HeldBytes bytes(data);
+    ColumnResult result;
+    try {
+        const ColumnPayload payload = read_column_payload(
+            bytes.data(), bytes.size(), [&](int code) { return table_of(shipped_table(code)); });
+        const ColumnRoom room = {reinterpret_cast<int8_t*>(levels.data()), reinterpret_cast<unsigned char*>(points.data()),
+                                 4 * points.size()};
+        nb::gil_scoped_release release;
+        result = decode_column_payload(payload, num_rows, num_columns, scales.data(), room, static_cast<FloatType>(type),
+                                       static_cast<unsigned char*>(bits.data()), num_threads);
+    } catch (const std::runtime_error&) {  // Corrupt, InvalidArgument
+        return nb::none();
+    }
+    if (result == ColumnResult::kTooFar) return nb::none();
+    return nb::bool_(result == ColumnResult::kWritten);
 }
 
 }  // namespace
@@ -105,6 +135,9 @@ void bind_columns(nb::module_& module) {
                arg("states").noconvert(), arg("codes").noconvert(), arg("levels").noconvert(),
                arg("totals").noconvert(), arg("counts").noconvert(), arg("felt"), arg("shares"), arg("segment"),
                arg("looked_at"));
+    module.def("decode_columns", &bound_decode_columns, arg("data"), arg("num_rows"), arg("num_columns"), arg("scales"),
+               arg("shipped_table"), arg("levels").noconvert(), arg("points").noconvert(), arg("type"),
+               arg("bits").noconvert(), arg("num_threads"));
     module.def("count_models", &bound_count_models, arg("codes"), arg("row_codes"), arg("counts").noconvert());
     module.def("column_values", &bound_column_values, arg("levels"), arg("starts"), arg("codes"), arg("row_codes"),
                arg("steps"), arg("row_scales"), arg("places"), arg("shifts"), arg("num_paths"), arg("type"),

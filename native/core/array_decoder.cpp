@@ -33,7 +33,7 @@ ClassRule::ClassRule(const IntegerModel& model_, const Output& output, size_t cl
         maps_all &= element.word_of(static_cast<int64_t>(value_of(static_cast<uint32_t>(s))), word);
         map.set(s, word);
     }
-    map.is_sum = output.kind == Output::Kind::kIntegers;
+    map.is_sum = output.kind == Output::Kind::kIntegers || output.kind == Output::Kind::kLevels;
     map.escape = static_cast<uint8_t>(model.table.num_values);
     if (map.is_sum) map.set(map.escape, map.words[0] + map.escape);
 }
@@ -118,7 +118,11 @@ uint64_t ArrayDecoder::raw_position(size_t row, size_t column, const ClassRule& 
 
 void ArrayDecoder::store(uint8_t* out, const ClassRule& rule, uint64_t value) const {
     uint64_t word = 0;
-    if (!rule.element.word_of(static_cast<int64_t>(value), word)) throw Corrupt(rule.element.refusal());
+    const auto q = static_cast<int64_t>(value);
+    if (!rule.element.word_of(q, word)) {
+        if (output_.kind != Output::Kind::kLevels) throw Corrupt(rule.element.refusal());
+        output_.far_levels->add(out, q);
+    }
     switch (width_) {  // NUMERICS: low bytes of the word, in the machine's order
         case 1: { const auto w = static_cast<uint8_t>(word); std::memcpy(out, &w, 1); break; }
         case 2: { const auto w = static_cast<uint16_t>(word); std::memcpy(out, &w, 2); break; }
@@ -297,7 +301,9 @@ void ArrayDecoder::convert_values(const ClassRule& rule, uint64_t raw, const uin
             default: valid = write(write_words<uint64_t>);
         }
     }
-    if (!valid) throw Corrupt(rule.element.refusal());
+    if (valid) return;
+    if (output_.kind == Output::Kind::kLevels) return convert_slowly(rule, raw, symbols, begin, end, escapes, out);
+    throw Corrupt(rule.element.refusal());
 }
 
 }  // namespace fewbits

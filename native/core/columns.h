@@ -73,6 +73,9 @@ struct ColumnLevels {
     ElementModels models;
     size_t num_paths;  // 0: no trellis
     const int32_t* levels;
+    const int8_t* small_levels;  // or their lowest bytes, if not null; those that are others are far levels
+    const int64_t (*far_levels)[2];  // index and level, by ascending index
+    size_t num_far_levels;
     const size_t* starts;  // of each model's levels; num_models + 1
     const int32_t* codes;  // of columns
     size_t num_columns;
@@ -80,11 +83,14 @@ struct ColumnLevels {
     const float* steps;           // by column
     const float* row_scales;
     const int32_t* places;  // of rows in the matrix that is written
+    unsigned char* room;    // of any values and alignment to 4 bytes, for columns that are turned into rows together
+    size_t room_size;       // bytes; too few are as none
 };
 
 // Writes the values (num_rows, num_columns) as words of a type; false if one is not finite.
 //
-// Throws Corrupt if the models do not have as many levels as `starts` says.
+// Throws Corrupt if the models do not have as many levels as `starts` says, InvalidArgument if levels are bytes and a shift
+// is not of whole 256ths from -1/2 to 255/256 or a step below 2^-118.
 bool column_values(const ColumnLevels& coded, FloatType type, unsigned char* out);
 
 }  // namespace fewbits

@@ -73,7 +73,7 @@ bool ElementRule::word_of(int64_t q, uint64_t& word) const {
     if (kind_ == Output::Kind::kFloats) return float_word(q, word);
     if (kind_ == Output::Kind::kFields) return field_word(q, word);
     word = static_cast<uint64_t>(q);
-    return true;
+    return kind_ != Output::Kind::kLevels || (q >= -127 && q <= 127);
 }
 
 bool ElementRule::float_word(int64_t q, uint64_t& word) const {

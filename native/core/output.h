@@ -1,6 +1,7 @@
 // What decoded integers become: elements of an array in memory.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -10,10 +11,26 @@
 
 namespace fewbits {
 
+// Levels of -127 ... 127 are bytes; of those that are not, which they are, and all 32 bits. Threads may add to them.
+struct FarLevels {
+    const uint8_t* first;  // byte of all levels
+    int64_t (*found)[2];   // index and level, of any order
+    size_t most;
+    std::atomic<size_t> num{0};  // more than `most` if some are lost
+
+    void add(const uint8_t* byte, int64_t level) {
+        const size_t i = num++;
+        if (i >= most) return;
+        found[i][0] = byte - first;
+        found[i][1] = static_cast<int32_t>(level);
+    }
+};
+
 // How the integers q of one array are written: elements of `width` bytes, in order.
 struct Output {
     enum class Kind {
         kIntegers,  // q modulo 2^(8 width)
+        kLevels,    // q modulo 256, in one byte; what is beyond -127 ... 127 is told as well
         kFloats,    // quantised values: docs/payload/ecsq.md
         kFields,    // sign and magnitude of a float: docs/payload/lossless.md, transforms 2 to 4
     };
@@ -28,6 +45,8 @@ struct Output {
     float step = 1.0f;
     bool has_centroids = false;
     int8_t centroids[3] = {};  // in 1/256 of a step
+
+    FarLevels* far_levels = nullptr;  // kLevels
 
     bool is_signed = false;      // kFields
     std::vector<uint8_t> drops;  // kFields: low bits that were dropped, for each class

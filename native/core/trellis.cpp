@@ -24,7 +24,7 @@ public:
     uint32_t follow(const int32_t* levels, size_t count, const TrellisShifts& shifts, float step, float* values) {
         if (count % kLevelGroup != 0) levels = std::copy_n(levels, count, last_.data()) - count;
         loops_.points(levels, count, shifts, points_.data(), mirrors_.parities());
-        return loops_.values(points_.data(), mirrors_.follow(), step, ones_.data(), count, values);
+        return loops_.values(points_.data(), mirrors_.follow(count), step, ones_.data(), count, values);
     }
 
 private:

@@ -1,6 +1,6 @@
 """The compiled core; what is bound in native/bind_*.cpp. Reached by `fewbits.native.core()`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -192,6 +192,24 @@ def code_columns(
     looked_at: int,
 ) -> bool:
     """Fill codes (n,) and levels (n, R); columns (n, R) become reconstructions; False if one is out of reach."""
+
+def decode_columns(
+    data: bytes | memoryview,
+    num_rows: int,
+    num_columns: int,
+    scales: NDArray[np.float32],
+    shipped_table: Callable[[int], Any],
+    levels: NDArray[np.int32],
+    points: NDArray[np.int32],
+    type: int,
+    bits: NDArray[np.unsignedinteger],
+    num_threads: int,
+) -> bool | None:
+    """Fill the words (R, n) of a matrix from a payload that is its alone; return whether all are finite.
+
+    None if the payload is to be read as written out, be it wrong or its levels too far from 0. Levels and points are
+    room: a byte for each element, and any other.
+    """
 
 def count_models(codes: NDArray[np.int32], row_codes: NDArray[np.int32], counts: NDArray[np.int64]) -> None:
     """Add to counts (K,) how many elements of columns (n,) and rows (R,) with these codes have each model."""

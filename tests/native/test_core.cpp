@@ -349,6 +349,63 @@ void test_trellises() {
     }
 }
 
+// Values are the same from levels' lowest bytes and what is said of those that no byte holds.
+void check_bytes(ColumnLevels decoded, size_t count, Numbers& numbers) {
+    std::vector<int32_t> levels(decoded.levels, decoded.levels + count);
+    for (int32_t& level : levels) {
+        if (numbers.below(9) == 0) level = static_cast<int32_t>(numbers.below(6000)) - 3000;
+        if (numbers.below(99) == 0) level = numbers.below(2) != 0 ? INT32_MAX : INT32_MIN;
+        if (numbers.below(9) == 0) level = 127 - static_cast<int32_t>(numbers.below(256));
+    }
+    std::vector<int8_t> bytes;
+    std::vector<std::array<int64_t, 2>> far;
+    for (size_t i = 0; i < count; ++i) {
+        bytes.push_back(static_cast<int8_t>(levels[i]));
+        if (levels[i] < -127 || levels[i] > 127) far.push_back({static_cast<int64_t>(i), levels[i]});
+    }
+    bytes.shrink_to_fit();
+    far.shrink_to_fit();
+    const size_t num_models = decoded.models.num_models;
+    // Of the second, points of level 0 are 0, and have a sign.
+    const TrellisShifts all[] = {{-0.5f, 0.75f, 0.25f, 0.99609375f, 0.25f}, {0.25f, 0.25f, 0.0f, 0.25f, 0.5f}};
+    const std::vector<float> small_steps(decoded.num_columns, 0x1p-118f), too_small(decoded.num_columns, 0x1p-119f);
+    std::vector<unsigned char> room(96 * decoded.models.num_rows + 9000);
+    const float* const own_steps = decoded.steps;
+    for (const TrellisShifts& one : all) {
+        std::vector<TrellisShifts> shifts(num_models, one);
+        for (const float* steps : {own_steps, small_steps.data()}) {
+            for (const FloatType type : {FloatType::kFloat32, FloatType::kFloat16, FloatType::kBfloat16, FloatType::kFloat64}) {
+                decoded.shifts = shifts.data();
+                decoded.steps = steps;
+                decoded.levels = levels.data();
+                decoded.small_levels = nullptr;
+                decoded.num_far_levels = 0;
+                std::vector<unsigned char> expected(width_of(type) * count), out(expected.size());
+                const bool finite = column_values(decoded, type, expected.data());
+                decoded.levels = nullptr;
+                decoded.small_levels = bytes.data();
+                decoded.far_levels = reinterpret_cast<const int64_t(*)[2]>(far.data());
+                decoded.num_far_levels = far.size();
+                for (const size_t size : {size_t{0}, room.size() / 4 * 4}) {
+                    decoded.room = room.data();
+                    decoded.room_size = size;
+                    std::fill(out.begin(), out.end(), static_cast<unsigned char>(1));
+                    CHECK(column_values(decoded, type, out.data()) == finite);
+                    CHECK(out == expected);
+                }
+                decoded.steps = too_small.data();
+                CHECK(refuses<InvalidArgument>([&] { column_values(decoded, type, out.data()); }));
+            }
+        }
+        decoded.steps = own_steps;
+        for (const float shift : {0.3f, 1.0f, -0.51f}) {
+            shifts.back()[3] = shift;
+            std::vector<unsigned char> out(4 * count);
+            CHECK(refuses<InvalidArgument>([&] { column_values(decoded, FloatType::kFloat32, out.data()); }));
+        }
+    }
+}
+
 // Columns coded and decoded again. Each array is on the heap, of its exact size; states are carried from call to call.
 void test_columns() {
     Numbers numbers(21);
@@ -359,7 +416,8 @@ void test_columns() {
     for (const size_t rows : {1, 15, 16, 17, 31, 33, 512, 513, 1100}) {
         for (const size_t num_paths : {0, 1, 2, 4, 8, 32}) {
             const auto size_below = [&](uint64_t most) { return 1 + static_cast<size_t>(numbers.below(most)); };
-            const size_t halves[] = {size_below(20), size_below(3)};
+            // A block of rows is written up to 512 columns at a time.
+            const size_t halves[] = {rows == 17 && num_paths == 2 ? 513 : size_below(20), size_below(3)};
             const size_t count = halves[0] + halves[1];
             std::vector<float> weights(count * rows);
             for (float& weight : weights) weight = static_cast<float>(numbers.below(256)) * 0.05f - 6.4f;
@@ -409,8 +467,9 @@ void test_columns() {
                 starts.push_back(sorted.size());
             }
             sorted.shrink_to_fit();
-            ColumnLevels decoded = {models, num_paths, sorted.data(), starts.data(), codes.data(), count, shifts.data(),
-                                    steps.data(), row_scales.data(), places.data()};
+            ColumnLevels decoded = {models,        num_paths, sorted.data(), nullptr,       nullptr,
+                                    0,             starts.data(), codes.data(), count,      shifts.data(),
+                                    steps.data(),  row_scales.data(), places.data(), nullptr, 0};
             std::vector<unsigned char> out(4 * coded.size());
             CHECK(column_values(decoded, FloatType::kFloat32, out.data()));
             for (size_t i = 0; i < coded.size(); ++i) {
@@ -432,9 +491,11 @@ void test_columns() {
                 CHECK(refuses<Corrupt>([&] { column_values(decoded, FloatType::kFloat32, out.data()); }));
             }
 
+            decoded.starts = starts.data();
+            check_bytes(decoded, sorted.size(), numbers);
+
             // Any 32 bits are a level; what is not finite is said.
             for (int32_t& level : sorted) level = numbers.below(2) != 0 ? INT32_MIN : INT32_MAX;
-            decoded.starts = starts.data();
             CHECK(column_values(decoded, FloatType::kFloat64, std::vector<unsigned char>(8 * coded.size()).data()));
             std::fill(row_scales.begin(), row_scales.end(), 1e35f);
             CHECK(!column_values(decoded, FloatType::kFloat32, out.data()));

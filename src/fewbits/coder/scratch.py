@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 class Scratch:
-    """One array for each thread, until nobody holds this."""
+    """An array for each thread and each use of it, until nobody holds this."""
 
     def __init__(self) -> None:
         """Hold nothing yet."""
@@ -26,18 +26,19 @@ class Scratch:
         finally:
             _lender.reset(token)
 
-    def array(self, size: int) -> NDArray[np.int32]:
-        """Return this thread's array (N,) int32, the one that it had before if that is large enough."""
-        held: NDArray[np.int32] | None = getattr(self._held, "array", None)
+    def array(self, size: int, use: str) -> NDArray[np.int32]:
+        """Return this thread's array (N,) int32 for a use, the one that it had before if that is large enough."""
+        held: NDArray[np.int32] | None = getattr(self._held, use, None)
         if held is None or held.size < size:
-            held = self._held.array = np.empty(size, np.int32)
+            held = np.empty(size, np.int32)
+            setattr(self._held, use, held)
         return held[:size]
 
 
 _lender: ContextVar[Scratch | None] = ContextVar("scratch", default=None)
 
 
-def scratch_array(size: int) -> NDArray[np.int32]:
-    """Return an array (N,) int32, of any values; where memory is lent, the thread's last one is gone with it."""
+def scratch_array(size: int, use: str = "levels") -> NDArray[np.int32]:
+    """Return an array (N,) int32, of any values; where memory is lent, the thread's last one for this use is gone."""
     lender = _lender.get()
-    return np.empty(size, np.int32) if lender is None else lender.array(size)
+    return np.empty(size, np.int32) if lender is None else lender.array(size, use)

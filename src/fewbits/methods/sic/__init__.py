@@ -26,7 +26,7 @@ from fewbits.methods import blockwise
 from fewbits.methods.blockwise import Gridded, gridded
 from fewbits.methods.ecsq import Ecsq
 from fewbits.methods.sic.config import SicConfig
-from fewbits.methods.sic.payload import PAYLOAD_VERSION, payload_of, written_of
+from fewbits.methods.sic.payload import PAYLOAD_VERSION, decode_alone, payload_of, written_of
 from fewbits.methods.sic.quantiser import Candidate, MatrixQuantiser
 from fewbits.methods.sic.surveys import Magnitudes, SicSurvey, magnitudes_of, step_of
 from fewbits.native import release_memory
@@ -190,11 +190,13 @@ class Sic(Method):
         self, chunk: Chunk, *, into: Mapping[str, Tensor] | None = None, num_threads: int = 1
     ) -> Mapping[str, Tensor]:
         """Return the reconstructions."""
-        found = written_of(chunk, num_threads, scratch_array)
-        tensors = destinations(chunk, into)
-        for spec, each in zip(chunk.tensors, found, strict=True):
-            if not each.matrix.values.write(Weights(bits_of(tensors[spec.name]), spec.dtype), each.levels):
-                raise Corrupt(f"tensor {spec.name!r} decodes to values that are not finite.")
+        tensors = decode_alone(chunk, into, num_threads)
+        if tensors is None:
+            found = written_of(chunk, num_threads, scratch_array)
+            tensors = destinations(chunk, into)
+            for spec, each in zip(chunk.tensors, found, strict=True):
+                if not each.matrix.values.write(Weights(bits_of(tensors[spec.name]), spec.dtype), each.levels):
+                    raise Corrupt(f"tensor {spec.name!r} decodes to values that are not finite.")
         return tensors
 
 

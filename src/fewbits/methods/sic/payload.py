@@ -1,31 +1,37 @@
 """What a payload says of matrices: steps and scales of columns and rows, models, levels (docs/payload/sic.md)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from fewbits.chunk import Chunk
+from fewbits.chunk import Chunk, TensorSpec
 from fewbits.coder.body import check_size, decode_body, decode_rows, encode_body
 from fewbits.coder.integers import ArraySpec, CodedArray, IntegerModel, ModelSet
 from fewbits.coder.leb128 import Bytes, read_uint, read_uints, write_sint, write_uint
+from fewbits.coder.scratch import scratch_array
 from fewbits.errors import Corrupt
 from fewbits.models.descriptions import read_model, write_model
 from fewbits.models.fit import fit_values
+from fewbits.models.shipped import shipped_table
+from fewbits.native import core
 from fewbits.payload import check_version, element_ranges, part_of
-from fewbits.plan import tile_rows
+from fewbits.plan import TILE, tile_rows
 from fewbits.quantize.columns import ColumnValues, ElementModels, row_order
 from fewbits.quantize.parameter_decoders import STEPS_PER_OCTAVE, step_of
-from fewbits.tensors import LOSSY_DTYPES
+from fewbits.quantize.weights import Weights
+from fewbits.tensors import LOSSY_DTYPES, bits_of, destinations
 
 PAYLOAD_VERSION = 2
 SCALE_UNIT = 8  # WIRE: steps and row scales are 2^(code / 8)
 MOST_SCALE_CODE = 1000  # WIRE: either way
 MOST_CODE = 1 << 16  # WIRE: of a model, of a column or row, either way
 MOST_MODELS = 4096  # WIRE: and classes of rows
+_ROOM = 5 << 19  # words of 4 bytes for columns that are turned into rows together: a tile has room in them
 _NO_TRELLIS = 6  # WIRE: in place of the logarithm of the number of paths
 # Of levels from -2 to 2, which of a model's corrections they have, and what it is multiplied by.
 _KINDS = np.array([3, 1, 0, 2, 3])
@@ -159,6 +165,34 @@ def _check(array: NDArray[np.int64], low: int, high: int, message: str) -> None:
         raise Corrupt(message)
 
 
+def decode_alone(chunk: Chunk, into: Mapping[str, Tensor] | None, num_threads: int) -> dict[str, Tensor] | None:
+    """Return the reconstruction of one matrix, or tile, that has a payload alone, by the compiled core.
+
+    Returns:
+        None if that cannot be: it is to be decoded as `written_of` has it, which says what is wrong if anything is.
+
+    Raises:
+        Corrupt, Incompatible: as for `Sic.decode`.
+    """
+    check_version(chunk, PAYLOAD_VERSION)
+    compiled = core()
+    if compiled is None or len(chunk.tensors) != 1:
+        return None
+    ((spec, span),) = element_ranges(chunk)
+    rows, columns = _shape(spec, span)
+    if rows * columns > TILE:  # so much memory is not taken before it shows that the payload can hold it
+        return None
+    tensors = destinations(chunk, into)
+    weights = Weights(bits_of(tensors[spec.name]), spec.dtype)
+    levels, room = scratch_array(-(-rows * columns // 4)), scratch_array(_ROOM, "points")
+    finite = compiled.decode_columns(
+        chunk.payload, rows, columns, _scales(), shipped_table, levels, room, weights.code, weights.bits, num_threads
+    )
+    if finite is False:
+        raise Corrupt(f"tensor {spec.name!r} decodes to values that are not finite.")
+    return tensors if finite else None
+
+
 def written_of(
     chunk: Chunk, num_threads: int = 1, allocate: Callable[[int], NDArray[np.int32]] | None = None
 ) -> list[Written]:
@@ -193,11 +227,7 @@ def _described(chunk: Chunk) -> tuple[list[_Described], int]:
     payload, position = chunk.payload, 0
     found: list[_Described] = []
     for spec, span in element_ranges(chunk):
-        rows, columns = tile_rows(spec, span)
-        if spec.dtype not in LOSSY_DTYPES or len(spec.shape) < 2 or not spec.num_elements or rows * columns == 0:
-            raise Corrupt(f"tensor {spec.name!r} of dtype {spec.dtype} cannot have a sic payload.")
-        if any(end % (spec.num_elements // spec.num_rows) for end in span):
-            raise Corrupt(f"tensor {spec.name!r} has a tile that is not of whole rows.")
+        rows, columns = _shape(spec, span)
         head, position = part_of(payload, position, 1)
         if head[0] > _NO_TRELLIS:
             raise Corrupt(f"tensor {spec.name!r} has more than 32 paths.")
@@ -233,6 +263,20 @@ def _described(chunk: Chunk) -> tuple[list[_Described], int]:
             )
         )
     return found, position
+
+
+def _shape(spec: TensorSpec, span: tuple[int, int]) -> tuple[int, int]:
+    """The rows and columns of a tensor's matrix, or tile.
+
+    Raises:
+        Corrupt: it cannot be coded so.
+    """
+    rows, columns = tile_rows(spec, span)
+    if spec.dtype not in LOSSY_DTYPES or len(spec.shape) < 2 or not spec.num_elements or rows * columns == 0:
+        raise Corrupt(f"tensor {spec.name!r} of dtype {spec.dtype} cannot have a sic payload.")
+    if any(end % (spec.num_elements // spec.num_rows) for end in span):
+        raise Corrupt(f"tensor {spec.name!r} has a tile that is not of whole rows.")
+    return rows, columns
 
 
 def _count(payload: Bytes, position: int, message: str) -> tuple[int, int]:
