@@ -80,13 +80,14 @@ std::vector<TrellisShifts> shifts_of(const ColumnPayload& payload) {
     return shifts;
 }
 
-// About how many of a model's levels no byte holds.
+// The share of a model's levels that no byte holds: what its table says, escapes not counted.
 double share_of_far(const IntegerModel& model) {
-    if (!model.has_table) return model.shift > 7 ? 1 : 0;
-    double far = model.table.escape();
+    if (!model.has_table) return 0;
+    double far = 0;
     for (int s = 0; s < model.table.num_values; ++s) {
-        const double level = std::ldexp(static_cast<double>(model.table.low) + s + (model.shift > 0 ? 0.5 : 0), model.shift);
-        if (std::abs(level + static_cast<double>(model.centre)) > 127) far += model.table.counts[static_cast<size_t>(s)];
+        const double high = static_cast<double>(model.table.low) + s + (model.shift > 0 ? 0.5 : 0);
+        const double level = std::ldexp(high, model.shift) + static_cast<double>(model.centre);
+        if (std::abs(level) > 127) far += model.table.counts[static_cast<size_t>(s)];
     }
     return far / kTotal;
 }
@@ -120,6 +121,7 @@ ColumnResult decode_column_payload(const ColumnPayload& payload, size_t num_rows
         describe(payload.models[m], static_cast<size_t>(counts[m]), specs[m], outputs[m]);
         starts[m + 1] = starts[m] + outputs[m].num_elements;
     }
+    // Not worth a try.
     if (expected > 2 * static_cast<double>(far_levels.size())) return ColumnResult::kTooFar;
     decode_body(payload.body, static_cast<size_t>(payload.end - payload.body), specs, outputs, num_threads);
     if (far.num > far_levels.size()) return ColumnResult::kTooFar;

@@ -16,6 +16,8 @@ namespace {
 constexpr size_t kLeastStrip = 16;  // columns whose points are turned into rows together: of a row, a cache line
 constexpr size_t kCopied = 32;      // levels that are copied together: there is room for as many more
 
+static_assert(kCopied <= 2 * kLevelGroup, "Mirrors has room for what is copied in vain");
+
 // Makes values of levels: points of a strip of columns, column after column, then its rows.
 //
 // A point is a level and its shift, in steps, with the other sign where it is mirrored: a whole number of 256ths in 16
@@ -193,8 +195,11 @@ private:
         float value = patch.point * coded_.steps[patch.column] * coded_.row_scales[patch.row];
         finite_ &= round_values(type_, width_, bits_of(value), &value, 1);
         out += (static_cast<size_t>(coded_.places[patch.row]) * coded_.num_columns + patch.column) * width_;
-        if (width_ == 4) std::memcpy(out, &value, 4);
-        else type_.store(&value, 1, out);
+        if (width_ == 4) {
+            std::memcpy(out, &value, 4);
+        } else {
+            type_.store(&value, 1, out);
+        }
     }
 
     // Copies levels, and something behind them.

@@ -22,7 +22,7 @@ struct PointTable {
     // Of the levels -2 (and less) ... 2 (and more), as in TrellisShifts; the same as two tables of bytes, in places 11 ... 15.
     int16_t added[5];
     uint8_t low[16] = {}, high[16] = {};
-    bool is_exact = true;  // false if a shift is none of -1/2 ... 255/256 in whole 256ths
+    bool is_exact = true;  // false if a shift is none of -1/2 ... 255/256, in whole 256ths
 };
 
 // Rows of a column whose levels are of one model.

@@ -1,6 +1,6 @@
 """Build the fuzzers with clang, run one of them, and append what it did to bench/results/fuzz.jsonl.
 
-`python tests/hostile/fuzz/run.py [decode_body|round_trip|decode_adaptive] [--runs N] [--seed S]`. Exit codes: 0 no
+`python tests/hostile/fuzz/run.py [FUZZER] [--runs N] [--seed S]`, of FUZZERS below. Exit codes: 0 no
 input failed; 1 one did, and its path is printed; 3 there is no clang or cmake.
 """
 
@@ -27,7 +27,8 @@ FLAGS = "-O2 -g1"
 SANITIZERS = "address,undefined"
 LONGEST = 512  # bytes of an input
 SEEDS = 300
-FUZZERS = ["decode_body", "round_trip", "decode_adaptive"]
+FUZZERS = ["decode_body", "round_trip", "decode_adaptive", "decode_columns"]
+SEED_WRITERS = {"decode_body": "write_seeds", "decode_columns": "write_seeds_columns"}
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -90,8 +91,8 @@ def fuzz(options: argparse.Namespace) -> dict[str, Any]:
     corpus = options.corpus or options.build / f"corpus-{options.fuzzer}-{options.seed}"
     corpus.mkdir(parents=True, exist_ok=True)
     programs = options.build / "fuzz"
-    if options.fuzzer == "decode_body" and options.corpus is None:
-        subprocess.run([programs / "write_seeds", corpus, str(options.seed), str(SEEDS)], check=True)
+    if options.fuzzer in SEED_WRITERS and options.corpus is None:
+        subprocess.run([programs / SEED_WRITERS[options.fuzzer], corpus, str(options.seed), str(SEEDS)], check=True)
     sizes = [path.stat().st_size for path in corpus.iterdir()]
     command = [str(programs / f"fuzz_{options.fuzzer}"), f"-seed={options.seed}", f"-runs={options.runs}"]
     command += [f"-max_len={LONGEST}", "-len_control=0", "-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1"]
