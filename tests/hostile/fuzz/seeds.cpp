@@ -1,7 +1,5 @@
 #include "seeds.h"
 
-#include "errors.h"
-#include "isa.h"
 #include "round_trip.h"
 
 namespace fewbits {
@@ -18,6 +16,8 @@ bool is_same(const ModelSet& a, const ModelSet& b) {
     for (size_t k = 0; k < a.models.size(); ++k) same = same && is_same(a.models[k], b.models[k]);
     return same;
 }
+
+}  // namespace
 
 // A description and its body; no bytes if the description is of something that cannot be encoded.
 std::vector<uint8_t> make_seed(Numbers& numbers) {
@@ -44,23 +44,6 @@ std::vector<uint8_t> make_seed(Numbers& numbers) {
     } catch (const InvalidArgument&) {
     }
     return decodes && result.size() <= kMostBytes ? result : std::vector<uint8_t>{};
-}
-
-}  // namespace
-
-std::vector<std::vector<uint8_t>> make_seeds(uint64_t seed, size_t count) {
-    use_isa("");
-    Numbers numbers(seed);
-    std::vector<std::vector<uint8_t>> seeds;
-    while (seeds.size() < count) {
-        try {
-            std::vector<uint8_t> made = make_seed(numbers);
-            if (!made.empty()) seeds.push_back(std::move(made));
-        } catch (const InvalidArgument&) {
-            // a table that is none
-        }
-    }
-    return seeds;
 }
 
 }  // namespace fewbits

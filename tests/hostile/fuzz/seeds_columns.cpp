@@ -2,8 +2,6 @@
 #include <algorithm>
 
 #include "columns.h"
-#include "errors.h"
-#include "isa.h"
 #include "leb128.h"
 #include "round_trip.h"
 #include "seeds.h"
@@ -29,6 +27,8 @@ void write_model(std::vector<uint8_t>& bytes, const IntegerModel& model) {
 }
 
 ArraySpec spec_of(const IntegerModel& model, size_t size) { return {1, size, {{model}, false, {}}}; }
+
+}  // namespace
 
 std::vector<uint8_t> make_seed(Numbers& numbers) {
     const auto between = [&](int64_t low, int64_t high) {
@@ -102,22 +102,6 @@ std::vector<uint8_t> make_seed(Numbers& numbers) {
     const std::vector<uint8_t> body = encode(specs, levels, numbers.below(2) != 0, 1, 256 + numbers.below(8192)).bytes;
     bytes.insert(bytes.end(), body.begin(), body.end());
     return bytes;
-}
-
-}  // namespace
-
-std::vector<std::vector<uint8_t>> make_seeds(uint64_t seed, size_t count) {
-    use_isa("");
-    Numbers numbers(seed);
-    std::vector<std::vector<uint8_t>> seeds;
-    while (seeds.size() < count) {
-        try {
-            seeds.push_back(make_seed(numbers));
-        } catch (const InvalidArgument&) {
-            // a table that is none
-        }
-    }
-    return seeds;
 }
 
 }  // namespace fewbits
