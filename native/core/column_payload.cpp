@@ -22,7 +22,7 @@ void describe(const IntegerModel& model, size_t size, ArraySpec& spec, Output& o
     spec.models.models.assign(1, model);
 }
 
-// Each row's class: what says its model and its scale. Decodes the side arrays.
+// The side arrays, decoded: codes of columns' steps and models, and classes of rows.
 struct Side {
     Side(const ColumnPayload& payload, size_t num_rows, size_t num_columns)
         : steps(num_columns), codes(num_columns), classes(num_rows) {

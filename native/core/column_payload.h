@@ -33,7 +33,7 @@ struct ColumnPayload {
 // Memory of any values to decode in.
 struct ColumnRoom {
     int8_t* levels;         // one for each element
-    unsigned char* points;  // of any alignment to 4 bytes
+    unsigned char* points;  // aligned to 4 bytes
     size_t points_size;     // bytes; too few are as none
 };
 
@@ -52,8 +52,9 @@ ColumnPayload read_column_payload(const uint8_t* data, size_t size, const Shippe
         return static_cast<size_t>(value);
     };
     const auto signed_number = [&](int64_t most) {
-        const uint64_t zigzag = number(2 * static_cast<uint64_t>(most));
-        return static_cast<int64_t>(zigzag >> 1 ^ (0 - (zigzag & 1)));
+        const int64_t value = read_sint(data, size, position);
+        require(value >= -most && value <= most);
+        return value;
     };
     ColumnPayload payload;
     require(size > 0 && data[0] <= kNoTrellis);

@@ -83,7 +83,7 @@ struct ColumnLevels {
     const float* steps;           // by column
     const float* row_scales;
     const int32_t* places;  // of rows in the matrix that is written
-    unsigned char* room;    // of any values and alignment to 4 bytes, for columns that are turned into rows together
+    unsigned char* room;    // of any values, aligned to 4 bytes, for columns that are turned into rows together
     size_t room_size;       // bytes; too few are as none
 };
 

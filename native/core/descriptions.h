@@ -20,16 +20,12 @@ IntegerModel read_model(const uint8_t* data, size_t size, size_t& position, cons
         require(position < size);
         return data[position++];
     };
-    const auto read_sint = [&] {
-        const uint64_t zigzag = read_uint(data, size, position);
-        return static_cast<int64_t>(zigzag >> 1 ^ (0 - (zigzag & 1)));
-    };
     IntegerModel model;
     uint8_t first = byte();
     if (first > kHistogram) {
         require(first <= kShifted);
         model.shift = byte();
-        model.centre = read_sint();
+        model.centre = read_sint(data, size, position);
         require(model.shift <= 63);
         if (first == kNoTable) return model;
         first = byte();
@@ -40,7 +36,7 @@ IntegerModel read_model(const uint8_t* data, size_t size, size_t& position, cons
         model.table = shipped_table(first);
         return model;
     }
-    model.table.low = read_sint();
+    model.table.low = read_sint(data, size, position);
     const uint64_t last = read_uint(data, size, position);
     require(last < kMaxSymbols - 1);
     model.table.num_values = static_cast<int>(last) + 1;

@@ -35,4 +35,10 @@ inline uint64_t read_uint(const uint8_t* data, size_t size, size_t& position) {
     throw refused("is longer than 10 bytes.");
 }
 
+// The same of a signed integer, which is stored as its zigzag.
+inline int64_t read_sint(const uint8_t* data, size_t size, size_t& position) {
+    const uint64_t zigzag = read_uint(data, size, position);
+    return static_cast<int64_t>(zigzag >> 1 ^ (0 - (zigzag & 1)));
+}
+
 }  // namespace fewbits

@@ -115,7 +115,7 @@ def test_a_damaged_payload_is_refused_or_read_as_it_is_written_out(seed: int) ->
 def test_the_core_decodes_and_the_rest_is_left_to_others() -> None:
     rng = np.random.default_rng(0)
     with mock.patch.object(sic_payload, "read_uint", side_effect=AssertionError):
-        outcome(chunk_of(rng, (300, 20), 4, far=20), NATIVE[-1])
+        assert isinstance(outcome(chunk_of(rng, (300, 20), 4, far=20), NATIVE[-1]), Tensor)
     with mock.patch.object(sic_payload, "TILE", 6000), mock.patch("fewbits.methods.sic.written_of") as written_of:
         written_of.side_effect = InterruptedError
         with pytest.raises(InterruptedError):
