@@ -158,9 +158,11 @@ void ArrayDecoder::convert(
         return;
     }
     if (!rule.maps_all) return convert_slowly(rule, 0, symbols, 0, count, escapes, out);
-    if (!kernels().map_symbols(rule.map, output_.width, symbols, count, out) || !rule.can_escape) return;
-    // Where integers were written over symbols, the escape's is one that no other symbol has.
-    const uint8_t sought = symbols == out ? rule.map.planes[0][escape] : escape;
+    const bool in_place = symbols == out;
+    if (!in_place && !kernels().map_symbols(rule.map, output_.width, symbols, count, out)) return;
+    if (!rule.can_escape) return;
+    // The escape's byte is one that no other symbol has, with a base or without.
+    const uint8_t sought = in_place ? rule.map.planes[0][escape] : escape;
     const uint8_t* at = symbols;
     const uint8_t* const end = symbols + count;
     while ((at = static_cast<const uint8_t*>(std::memchr(at, sought, static_cast<size_t>(end - at)))) != nullptr) {

@@ -12,7 +12,8 @@
 
 namespace fewbits {
 
-constexpr size_t kBlock = 4096;  // symbols decoded at a time: with their elements they stay in first-level cache
+// Symbols decoded at a time: those turned into elements stay with them in first-level cache.
+constexpr size_t kBlock = 4096, kBlockInPlace = 2 * kBlock;
 
 // How one class of an array's rows is decoded.
 struct ClassRule {
@@ -55,14 +56,15 @@ public:
     size_t coded_row(size_t index) const { return coded_rows_.empty() ? index : coded_rows_[index]; }
     const ClassRule& rule_of(size_t row) const { return *rules_[class_of(row)]; }
 
-    // Writes the elements of a row's symbols from `column` on, taking their escapes.
+    // Writes the elements of a row's symbols from `column` on, taking their escapes. Where `symbols` is where elements go,
+    // they are those already, but for the escapes'.
     void convert(size_t row, size_t column, const uint8_t* symbols, size_t count, EscapeReader& escapes) const;
 
     // Where an element goes, and how many bytes it has.
     uint8_t* element(size_t row, size_t column) const { return output_.data + (row * row_length_ + column) * width_; }
     size_t width() const { return width_; }
-    // Whether a row's symbols may lie where its elements go, when these are written.
-    bool converts_in_place(const ClassRule& rule) const { return width_ == 1 && rule.map.is_sum; }
+    // Whether a row's elements are bytes that its symbols make with a base added: kernels write them where they go.
+    bool decodes_in_place(const ClassRule& rule) const { return width_ == 1 && rule.map.is_sum && rule.maps_all; }
 
     // Writes the rows that have no symbols.
     void fill_uncoded_rows() const;

@@ -120,8 +120,11 @@ public:
 
     // How many full groups a kernel may decode now without looking at bounds; 0 if the next group needs care.
     size_t free_groups() const {
-        const size_t in_row = std::min<uint64_t>(left_, arrays_[array_]->row_length() - column_) / kLanes;
-        return std::min({in_row, static_cast<size_t>(readable_ - stream_.words) / kGroupBytes, kBlock / kLanes});
+        const ArrayDecoder& array = *arrays_[array_];
+        const bool in_place = array.decodes_in_place(array.rule_of(array.coded_row(row_)));
+        const size_t in_row = std::min<uint64_t>(left_, array.row_length() - column_) / kLanes;
+        const size_t most = (in_place ? kBlockInPlace : kBlock) / kLanes;
+        return std::min({in_row, static_cast<size_t>(readable_ - stream_.words) / kGroupBytes, most});
     }
 
     // Points the stream at the table of its row, and at the block or at the elements.
@@ -132,7 +135,9 @@ public:
         stream_.alias = &rule.alias;
         stream_.direct = cache != nullptr ? cache->find(rule.alias) : nullptr;
         uint8_t* const elements = array.element(row, column_);
-        stream_.symbols = array.converts_in_place(rule) ? elements : block_;
+        const bool in_place = array.decodes_in_place(rule);
+        stream_.symbols = in_place ? elements : block_;
+        stream_.base = in_place ? static_cast<uint8_t>(rule.map.words[0]) : 0;
         stream_.elements = elements;
         stream_.width = array.width();
         return &stream_;
@@ -238,7 +243,7 @@ private:
     }
 
     static void step(std::vector<std::unique_ptr<ChunkCursor>>& running, const Kernels& inner, DirectCache& cache) {
-        size_t groups = kBlock / kLanes;
+        size_t groups = kBlockInPlace / kLanes;
         for (size_t i = 0; i < running.size();) {
             ChunkCursor& cursor = *running[i];
             while (!cursor.done() && cursor.free_groups() == 0) cursor.decode_carefully();

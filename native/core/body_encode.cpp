@@ -108,7 +108,7 @@ private:
         uint64_t symbol = 0;
     };
 
-    // Cuts the groups into chunks of nearly equal cost, about chunk_bits_ each.
+    // Cuts the groups into chunks of nearly equal cost.
     void cut() {
         if (num_symbols_ == 0) return;
         std::vector<uint64_t> bits(static_cast<size_t>(num_symbols_ / kLanes) + rows_.size());  // up to and with each group
@@ -136,7 +136,8 @@ private:
         }
         bits.resize(num_groups);
         const uint64_t last = bits.back();
-        const uint64_t num = std::max<uint64_t>(1, (last + chunk_bits_ - 1) / chunk_bits_);
+        uint64_t num = std::max<uint64_t>(1, (last + chunk_bits_ - 1) / chunk_bits_);
+        if (num > kLockstep) num = (num + kLockstep / 2) / kLockstep * kLockstep;
         std::vector<size_t> cuts = {0};
         for (uint64_t k = 1; k < num; ++k) {
             const auto at = std::lower_bound(bits.begin(), bits.end(), last * k / num);

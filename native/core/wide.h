@@ -40,6 +40,7 @@ struct DecodeStream {
     const AliasTable* alias;     // of the groups to come
     const DirectTable* direct;   // the same table, in the layout of a kernel that looks slots up; else null
     uint8_t* symbols;            // where the next symbol goes
+    uint8_t base = 0;            // is added to every symbol as it is written, modulo 256
     const uint8_t* elements = nullptr;  // where what it stands for will go: a kernel may have that brought into cache
     size_t width = 0;                   // of an element, in bytes
 };
@@ -71,8 +72,8 @@ struct alignas(64) SymbolMap {
     }
 };
 
-// Writes the words of symbols, `width` bytes each, little-endian, to any address: bytes also to the symbols' own. False if
-// the escape is not among them; kernels need not look.
+// Writes the words of symbols, `width` bytes each, little-endian, to any address. False if the escape is not among them;
+// kernels need not look.
 using MapSymbols = bool (*)(const SymbolMap& map, int width, const uint8_t* symbols, size_t count, uint8_t* out);
 
 // Adds up words below 2^24 of symbols, group by group of 32; an even number of groups.

@@ -76,6 +76,8 @@ inline __m256i take_words(__m256i x, const uint8_t*& words) {
     return _mm256_blendv_epi8(x, _mm256_or_si256(_mm256_slli_epi32(x, 16), taken), needs);
 }
 
+inline __m256i base_of(const DecodeStream& stream) { return _mm256_set1_epi8(static_cast<char>(stream.base)); }
+
 template <int kStreams>
 void decode_streams(DecodeStream* const* streams, size_t num_groups) {
     const __m256i slot_mask = _mm256_set1_epi32(kTotal - 1);
@@ -86,6 +88,7 @@ void decode_streams(DecodeStream* const* streams, size_t num_groups) {
     const uint8_t* words[kStreams];
     uint8_t* symbols[kStreams];
     const int* entries[kStreams];
+    __m256i base[kStreams];
     for (int s = 0; s < kStreams; ++s) {
         for (int v = 0; v < kVectors; ++v) {
             state[s][v] = _mm256_load_si256(reinterpret_cast<const __m256i*>(streams[s]->state + 8 * v));
@@ -93,6 +96,7 @@ void decode_streams(DecodeStream* const* streams, size_t num_groups) {
         words[s] = streams[s]->words;
         symbols[s] = streams[s]->symbols;
         entries[s] = reinterpret_cast<const int*>(streams[s]->direct->entries);
+        base[s] = base_of(*streams[s]);
     }
     for (size_t group = 0; group < num_groups; ++group) {
         for (int s = 0; s < kStreams; ++s) {
@@ -111,7 +115,7 @@ void decode_streams(DecodeStream* const* streams, size_t num_groups) {
             const __m256i low = _mm256_packus_epi32(entry[0], entry[1]);
             const __m256i high = _mm256_packus_epi32(entry[2], entry[3]);
             const __m256i all = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), symbol_order);
-            _mm256_storeu_si256(reinterpret_cast<__m256i*>(symbols[s]), all);
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(symbols[s]), _mm256_add_epi8(all, base[s]));
             symbols[s] += kLanes;
         }
     }
@@ -295,8 +299,9 @@ void decode_streams_by_shuffles(DecodeStream* const* streams, size_t num_groups)
             const ByteLookup of_symbol(symbol);
             const __m256i frequency_low = of_symbol(planes[AliasTable::kFrequencyLow]);
             const __m256i frequency_high = of_symbol(planes[AliasTable::kFrequencyHigh]);
+            const __m256i ordered = _mm256_permutevar8x32_epi32(symbol, symbol_order);
             _mm256_storeu_si256(
-                reinterpret_cast<__m256i*>(symbols[s]), _mm256_permutevar8x32_epi32(symbol, symbol_order));
+                reinterpret_cast<__m256i*>(symbols[s]), _mm256_add_epi8(ordered, base_of(*streams[s])));
             symbols[s] += kLanes;
             const __m256i offset01 = _mm256_add_epi16(_mm256_unpacklo_epi8(low, high), place01);
             const __m256i offset23 = _mm256_add_epi16(_mm256_unpackhi_epi8(low, high), place23);

@@ -22,7 +22,7 @@ void decode_group_checked(DecodeStream& stream, size_t num_symbols) {
             stream.words += 2;
         }
         stream.state[lane] = x;
-        stream.symbols[lane] = static_cast<uint8_t>(symbol);
+        stream.symbols[lane] = static_cast<uint8_t>(symbol + stream.base);
     }
     stream.symbols += num_symbols;
 }
@@ -64,13 +64,14 @@ void decode_groups(DecodeStream* const* streams, int num_streams, size_t num_gro
         const DirectTable& table = *stream.direct;
         const uint8_t* words = stream.words;
         uint8_t* symbols = stream.symbols;
+        const uint8_t base = stream.base;
         uint32_t state[kLanes];
         std::memcpy(state, stream.state, sizeof state);
         const auto decode_lane = [&](int lane) {
             uint32_t x = state[lane];
             const uint32_t slot = x & (kTotal - 1);
             const uint32_t entry = table.entries[slot];
-            symbols[lane] = table.symbols[slot];
+            symbols[lane] = static_cast<uint8_t>(table.symbols[slot] + base);
             x = (entry >> 16) * (x >> kPrecision) + (entry & 0xFFFF);
             // A branch here would be mispredicted every few symbols: take the word or not by masking.
             const uint32_t needs = x < kLowest ? ~0u : 0u;

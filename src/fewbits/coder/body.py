@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewbits.coder.bits import EscapeReader, pack_escapes, raw_size, unpack_raw
-from fewbits.coder.chunks import CHUNK_BITS, all_tables, encode_chunks, symbol_bounds
+from fewbits.coder.chunks import all_tables, chunk_count, encode_chunks, symbol_bounds
 from fewbits.coder.elements import DecodedArray, Elements, Integers
 from fewbits.coder.integers import ArraySpec, CodedArray, IntegerModel, ModelSet, SymbolStream, merge, split
 from fewbits.coder.leb128 import Bytes, read_uint, write_uint
@@ -35,7 +35,7 @@ def framing_bits(bits: float) -> int:
     """What a body costs beyond its symbols, of this many bits, if it is wide from LEAST_WIDE_BITS on."""
     if bits < LEAST_WIDE_BITS:
         return NARROW_BITS
-    return NARROW_BITS + math.ceil(bits / CHUNK_BITS) * _WIDE_BITS
+    return NARROW_BITS + chunk_count(math.ceil(bits)) * _WIDE_BITS
 
 
 def encode_body(arrays: Sequence[CodedArray], *, wide: bool, head: bytes = b"") -> bytes:

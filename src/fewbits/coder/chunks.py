@@ -12,6 +12,7 @@ from fewbits.coder.rans import Groups, encode_wide
 from fewbits.coder.table import FREQUENCY_COSTS, Table
 
 CHUNK_BITS = 1 << 20  # 128 KiB of words: a chunk's 128 bytes of states are then about 0.1 %
+LOCKSTEP = 6  # chunks that the widest decoder takes at a time
 _PLACEHOLDER = Table(0, (4096, 4096), 0)  # stands for a model without a table; no symbol ever uses it
 
 
@@ -56,12 +57,21 @@ def all_tables(models: Sequence[Sequence[IntegerModel]]) -> tuple[list[Table], l
     return list(places), indices
 
 
+def chunk_count(bits: int) -> int:
+    """Into how many chunks this many bits are cut: of about CHUNK_BITS each; more than LOCKSTEP are a multiple of it.
+
+    A decoder would be slower with the few that it would end with otherwise.
+    """
+    chunks = -(-bits // CHUNK_BITS) or 1
+    return chunks if chunks <= LOCKSTEP else (chunks + LOCKSTEP // 2) // LOCKSTEP * LOCKSTEP
+
+
 def _chunk_bounds(symbols: NDArray[np.uint8], groups: Groups, tables: Sequence[Table]) -> NDArray[np.int64]:
-    """Cut groups into chunks of nearly equal cost, about CHUNK_BITS each."""
+    """Cut groups into chunks of nearly equal cost."""
     costs = np.stack([FREQUENCY_COSTS[table.counts] for table in tables])
     cost = costs[np.repeat(groups.table, groups.length), symbols]
     total = np.cumsum(cost)[groups.start + groups.length - 1] >> 16  # bits up to and with each group
-    num = -(-int(total[-1]) // CHUNK_BITS) or 1
+    num = chunk_count(int(total[-1]))
     cuts = np.searchsorted(total, int(total[-1]) * np.arange(1, num) // num) + 1
     return np.unique(np.concatenate([[0], cuts, [groups.start.size]])).astype(np.int64)
 

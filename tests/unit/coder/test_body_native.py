@@ -127,6 +127,12 @@ def test_several_chunks_are_the_same_bytes(count: int, shift: int) -> None:
     assert body[3] > 3  # chunks
 
 
+def test_more_chunks_than_go_in_lockstep_are_a_multiple_and_the_same_bytes() -> None:
+    values = np.random.default_rng(9).integers(-31, 32, (1, 1_600_000), np.int32)
+    body = check_equal([CodedArray(values, ModelSet((IntegerModel(FLAT),)))], wide=True)
+    assert body[3] == 12  # chunks: nine of CHUNK_BITS would hold it
+
+
 @pytest.mark.parametrize("chunk", [0, 1])
 def test_a_stream_takes_no_words_but_its_own(chunk: int) -> None:
     values = np.random.default_rng(1).integers(-31, 32, (1, 300_000))
