@@ -143,18 +143,14 @@ void decode_pairs(DecodeStream* const* streams, size_t num_groups) {
     uintptr_t elements[2 * kNum];
     const size_t width = streams[0]->width;  // others may differ: nothing depends on it but speed
     PairLookup<kShared> look_up[kNum];
-    __m512i base[kNum];  // in lane order, a half for each stream
+    alignas(64) uint8_t base[kNum][2 * kLanes];  // a half for each stream
     for (int s = 0; s < 2 * kNum; ++s) {
         state[s] = load_words(streams[s]->state);
         words[s] = streams[s]->words;
         symbols[s] = streams[s]->symbols;
         elements[s] = reinterpret_cast<uintptr_t>(streams[s]->elements) + 128;  // memory needs time
         look_up[s / 2].table[s % 2] = streams[s]->alias;
-    }
-    for (int p = 0; p < kNum; ++p) {
-        const __m256i first = _mm256_set1_epi8(static_cast<char>(streams[2 * p]->base));
-        const __m256i second = _mm256_set1_epi8(static_cast<char>(streams[2 * p + 1]->base));
-        base[p] = _mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1);
+        std::memset(base[s / 2] + s % 2 * kLanes, streams[s]->base, kLanes);
     }
     for (size_t done = 0; done < num_groups * kLanes; done += kLanes) {
 #pragma GCC unroll 3  // else the states are not kept in registers
@@ -175,7 +171,7 @@ void decode_pairs(DecodeStream* const* streams, size_t num_groups) {
             for (int i = s; i <= t; ++i) {
                 _mm_prefetch(reinterpret_cast<const char*>(elements[i] + done * width), _MM_HINT_T0);
             }
-            const __m512i ordered = _mm512_add_epi8(_mm512_permutexvar_epi8(apart, symbol), base[p]);
+            const __m512i ordered = _mm512_add_epi8(_mm512_permutexvar_epi8(apart, symbol), load(base[p]));
             _mm256_storeu_si256(reinterpret_cast<__m256i*>(symbols[s] + done), _mm512_castsi512_si256(ordered));
             _mm256_storeu_si256(reinterpret_cast<__m256i*>(symbols[t] + done), _mm512_extracti64x4_epi64(ordered, 1));
             const __m512i offset0 = _mm512_add_epi16(_mm512_and_si512(low0, in_bucket), first_words(low, high));

@@ -115,6 +115,9 @@ inline __m512i _mm512_sad_epu8(__m512i a, __m512i b) {
 inline __m512i _mm512_mullo_epi32(__m512i a, __m512i b) {
     return make<uint32_t>([&](int i) { return get<uint32_t>(a, i) * get<uint32_t>(b, i); });
 }
+inline __m512i _mm512_add_epi8(__m512i a, __m512i b) {
+    return make<uint8_t>([&](int i) { return get<uint8_t>(a, i) + get<uint8_t>(b, i); });
+}
 inline __m512i _mm512_add_epi16(__m512i a, __m512i b) {
     return make<uint16_t>([&](int i) { return get<uint16_t>(a, i) + get<uint16_t>(b, i); });
 }
