@@ -201,7 +201,7 @@ nb::tuple bound_encode_body(const nb::list& arrays, bool wide, int threads, cons
     uint8_t* out;
     nb::bytes bytes = fresh_python_bytes(head.size() + body.size(), out);
     std::memcpy(out, head.data(), head.size());
-    body.copy_to(out + head.size());
+    body.write_to(out + head.size());
     return nb::make_tuple(bytes, body.num_symbols);
 }
 

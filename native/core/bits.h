@@ -56,15 +56,6 @@ public:
         end(run);
     }
 
-    bool at_whole_byte() const { return run_.count_ == 0; }
-
-    // Appends bytes, at a whole byte, for the caller to write; 8 bytes after them may be written too.
-    uint8_t* append(size_t num_bytes) {
-        make_room(num_bytes + 16);
-        size_ += num_bytes;
-        return bytes_.get() + size_ - num_bytes;
-    }
-
     // Pads with zeros to a whole byte. Nothing may be appended after.
     void finish() {
         if (run_.count_ == 0) return;

@@ -53,27 +53,46 @@ struct CodedArray {
     const int64_t* classes = nullptr;  // (num_rows,), each below the number of models; null with one class
 };
 
-// A body in pieces, so that its bytes are copied once, to where the caller wants them.
+// The raw bits of one class of an array, of numbers that fill whole bytes: packed where they belong, by the loops for values.
+struct RawRows {
+    const uint32_t* values;
+    const int64_t* classes;  // of the rows; null: all are of one
+    size_t num_rows, row_length;
+    int64_t index;  // of the class
+    uint32_t base;
+    int width;    // bits of a number
+    size_t size;  // bytes
+
+    void pack_to(uint8_t* out) const;
+};
+
+// A body in pieces, so that its bytes are written once, to where the caller wants them. The arrays must outlive it.
 class EncodedBody {
 public:
     // Takes over anything that has data() and size().
     template <typename Bytes>
     void append(Bytes&& bytes) {
         const auto held = std::make_shared<std::decay_t<Bytes>>(std::forward<Bytes>(bytes));
-        pieces_.push_back({held, held->data(), held->size()});
+        pieces_.push_back({held, held->data(), held->size(), {}});
         size_ += held->size();
     }
 
+    void append_raw(const RawRows& rows) {
+        pieces_.push_back({nullptr, nullptr, rows.size, rows});
+        size_ += rows.size;
+    }
+
     size_t size() const { return size_; }
-    void copy_to(uint8_t* out) const;
+    void write_to(uint8_t* out) const;
 
     uint64_t num_symbols = 0;  // class indices included
 
 private:
     struct Piece {
         std::shared_ptr<const void> held;
-        const uint8_t* data;
+        const uint8_t* data;  // null: the raw bits
         size_t size;
+        RawRows raw;
     };
 
     std::vector<Piece> pieces_;

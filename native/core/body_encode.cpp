@@ -119,9 +119,9 @@ private:
         for (const Row& row : rows_) {
             for (size_t column = 0; column < row.length; column += kCostBlock) {
                 const size_t count = std::min(kCostBlock, row.length - column);
-                if (count == kCostBlock && inner.sum_groups != nullptr) {
-                    inner.sum_groups(row.table->costs, row.symbols + column, kCostBlock / kLanes, costs);
-                    for (size_t i = 0; i < kCostBlock / kLanes; ++i) {
+                if (count % (2 * kLanes) == 0 && inner.sum_groups != nullptr) {
+                    inner.sum_groups(row.table->costs, row.symbols + column, count / kLanes, costs);
+                    for (size_t i = 0; i < count / kLanes; ++i) {
                         total += costs[i];
                         bits[num_groups++] = total >> 16;
                     }
@@ -278,9 +278,14 @@ struct LaneRun {
 
 }  // namespace
 
-void EncodedBody::copy_to(uint8_t* out) const {
+void EncodedBody::write_to(uint8_t* out) const {
     for (const Piece& piece : pieces_) {
-        if (piece.size != 0) std::memcpy(out, piece.data, piece.size);
+        if (piece.size == 0) continue;
+        if (piece.data == nullptr) {
+            piece.raw.pack_to(out);
+        } else {
+            std::memcpy(out, piece.data, piece.size);
+        }
         out += piece.size;
     }
 }
@@ -343,8 +348,9 @@ EncodedBody encode_body(const std::vector<CodedArray>& arrays, bool wide, int nu
         body.append(std::move(chunk.escapes));
     }
     for (const auto& stream : streams) {
-        for (BitWriter& raw : stream->raw) {
-            if (raw.size() != 0) body.append(std::move(raw));
+        for (size_t k = 0; k < stream->raw.size(); ++k) {
+            if (stream->raw[k].size() != 0) body.append(std::move(stream->raw[k]));
+            if (stream->packed[k].size != 0) body.append_raw(stream->packed[k]);
         }
     }
     return body;

@@ -3,6 +3,8 @@
 #include <cstring>
 #include <type_traits>
 
+#include "values.h"
+
 namespace fewbits {
 
 namespace {
@@ -20,32 +22,38 @@ constexpr Word kMagnitude = static_cast<Word>(static_cast<Word>(~Word{0}) >> 1);
 
 template <class Word>
 FieldSurvey survey_as(const Words& words, int mantissa, uint64_t* magnitudes, uint64_t* exponents) {
-    // Exponents are summed in 32 bits where a block of a row cannot overflow them: those loops vectorise best.
-    using Sum = std::conditional_t<sizeof(Word) == 8, uint64_t, uint32_t>;
-    constexpr size_t kBlock = size_t{1} << 16;  // of exponents below 2^11
     Word any = 0;
     uint64_t num_nonzero = 0;
     for (size_t row = 0; row < words.num_rows; ++row) {
         const unsigned char* bits = words.bits + row * words.row_length * sizeof(Word);
         Word all = 0;
         uint64_t exponent = 0;
-        for (size_t start = 0; start < words.row_length; start += kBlock) {
-            const size_t stop = words.row_length - start < kBlock ? words.row_length : start + kBlock;
-            Sum sum = 0, nonzero = 0;
-            for (size_t i = start; i < stop; ++i) {
-                const Word word = word_at<Word>(bits, i);
-                all = static_cast<Word>(all | word);
-                nonzero += word != 0 ? 1u : 0u;
-                sum += static_cast<Sum>((word & kMagnitude<Word>) >> mantissa);
-            }
-            exponent += sum;
-            num_nonzero += nonzero;
+        for (size_t i = 0; i < words.row_length; ++i) {
+            const Word word = word_at<Word>(bits, i);
+            all = static_cast<Word>(all | word);
+            num_nonzero += word != 0 ? 1u : 0u;
+            exponent += static_cast<uint64_t>((word & kMagnitude<Word>) >> mantissa);
         }
         any = static_cast<Word>(any | all);
         magnitudes[row] = static_cast<Word>(all & kMagnitude<Word>);
         exponents[row] = exponent;
     }
     return {any > kMagnitude<Word>, num_nonzero};
+}
+
+// Words of 32 bits, most of all there are, have loops for each instruction set.
+template <>
+FieldSurvey survey_as<uint32_t>(const Words& words, int mantissa, uint64_t* magnitudes, uint64_t* exponents) {
+    FieldSurvey found = {false, 0};
+    for (size_t row = 0; row < words.num_rows; ++row) {
+        WordSums sums;
+        value_loops().survey(words.bits + 4 * row * words.row_length, words.row_length, mantissa, sums);
+        found.any_sign |= sums.all > kMagnitude<uint32_t>;
+        found.num_nonzero += sums.num_nonzero;
+        magnitudes[row] = sums.all & kMagnitude<uint32_t>;
+        exponents[row] = sums.exponents;
+    }
+    return found;
 }
 
 template <class Word, class T>
@@ -57,7 +65,9 @@ void integers_as(const Words& words, const uint64_t* drops, bool with_sign, T* i
         const unsigned char* bits = words.bits + row * words.row_length * sizeof(Word);
         T* out = integers + row * words.row_length;
         const auto drop = static_cast<unsigned>(drops[row]);  // below 64; at most the width of the magnitude
-        if (with_sign) {
+        if constexpr (sizeof(Word) == 4) {
+            value_loops().integers(bits, words.row_length, static_cast<int>(drop), with_sign, out);
+        } else if (with_sign) {
             for (size_t i = 0; i < words.row_length; ++i) {
                 const Word word = word_at<Word>(bits, i);
                 const Wide magnitude = static_cast<Wide>(word & kMagnitude<Word>) >> drop;

@@ -1,5 +1,4 @@
-// The least and the greatest of integers, and whether counters are all 0: loops that are to become vector code
-// (CMakeLists.txt), unlike those of spectrum.cpp.
+// Loops over integers and counters that are compiled for speed (CMakeLists.txt), unlike what uses them in spectrum.cpp.
 //
 // Differences of integers are taken modulo 2^32 or 2^64: as long as the greater one comes first they are the true ones,
 // however far apart the two are.
@@ -33,6 +32,11 @@ struct Range {
 // Of `count` >= 1 integers. There for T = int32_t, uint32_t and int64_t.
 template <typename T>
 Range<T> range_of(const T* values, size_t count);
+
+// Counts each integer in one of the two counters of distance(begin, integer) >> grain: an increment has to wait for the last one
+// of the same counter. There for T = int32_t, uint32_t and int64_t.
+template <typename T>
+void count_pairs(const T* values, size_t count, T begin, int grain, uint32_t* pairs);
 
 // There for uint32_t and int64_t.
 template <typename Number>

@@ -40,12 +40,16 @@ bool Shipped::has(const Table& table) const {
 }
 
 Shipped::Choice Shipped::choose(const Magnitudes& magnitudes) const {
-    std::array<double, kNumTables> costs{};
-    for (size_t magnitude = 0; magnitude < kNumMagnitudes; ++magnitude) {
-        if (magnitudes[magnitude] == 0) continue;
-        const auto count = static_cast<double>(magnitudes[magnitude]);
-        const double* const each = costs_.data() + magnitude * kNumTables;
-        for (size_t code = 0; code < kNumTables; ++code) costs[code] += count * each[code];
+    std::array<double, kNumTables> costs;
+    constexpr size_t kBlock = 8;  // tables whose sums stay in registers
+    for (size_t first = 0; first < kNumTables; first += kBlock) {
+        double sums[kBlock] = {};
+        for (size_t magnitude = 0; magnitude < kNumMagnitudes; ++magnitude) {
+            const auto count = static_cast<double>(magnitudes[magnitude]);
+            const double* const each = costs_.data() + magnitude * kNumTables + first;
+            for (size_t i = 0; i < kBlock; ++i) sums[i] += count * each[i];
+        }
+        std::copy_n(sums, kBlock, costs.begin() + first);
     }
     const auto best = std::min_element(costs.begin(), costs.end());
     return {static_cast<size_t>(best - costs.begin()), *best};

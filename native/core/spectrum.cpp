@@ -76,9 +76,9 @@ public:
     }
 
     int64_t operator[](size_t index) const {
-        int64_t sum = 0;
-        for (size_t lane = 0; lane < lanes_; ++lane) sum += counts_[index * lanes_ + lane];
-        return sum;
+        if (lanes_ == 1) return counts_[index];
+        const int64_t* const lanes = counts_.data() + index * kLanes;
+        return lanes[0] + lanes[1] + lanes[2] + lanes[3];
     }
 
 private:
@@ -285,9 +285,12 @@ public:
 
     // The part of each of the integers, from 0 on.
     auto index() const {
-        // first 2^grain is no more than any of them, and 0 modulo 2^grain: no digit is borrowed from below the part's.
-        const auto begin = static_cast<T>(static_cast<Unsigned<T>>(first_) << grain_);
-        return [begin, grain = grain_](T value) { return static_cast<size_t>(distance(begin, value) >> grain); };
+        return [begin = begin(), grain = grain_](T value) { return static_cast<size_t>(distance(begin, value) >> grain); };
+    }
+
+    // Adds those of some integers, less than 2^32, to two counters of each part.
+    void count_pairs(const T* values, size_t count, uint32_t* pairs) const {
+        fewbits::count_pairs(values, count, begin(), grain_, pairs);
     }
 
     Sums sums() const { return {static_cast<int64_t>(first_), size_}; }
@@ -317,6 +320,9 @@ private:
     static int64_t scaled(int64_t value, int grain) {
         return static_cast<int64_t>(static_cast<uint64_t>(value) << grain);
     }
+
+    // It is no more than any of the integers, and 0 modulo 2^grain: no digit is borrowed from below the part's.
+    T begin() const { return static_cast<T>(static_cast<Unsigned<T>>(first_) << grain_); }
 
     // How far the core spreads at least: all but 1 / 4096 of the integers at either end.
     uint64_t least_spread(const Spectrum& parts) const {
@@ -406,30 +412,10 @@ struct PairCounts {
     int64_t operator[](size_t part) const { return int64_t{pairs[2 * part]} + pairs[2 * part + 1]; }
 };
 
-// Of the parts of each class of rows, in one pass through memory. `count` is less than 2^32, so no counter overflows.
 template <typename T>
-std::vector<uint32_t> pair_counts(const T* values, size_t num_rows, size_t row_length, const int64_t* classes,
-                                  size_t num_classes, const Parts<T>& parts) {
-    std::vector<uint32_t> counts(2 * parts.size() * num_classes);
-    const auto index = parts.index();
-    for (size_t row = 0; row < num_rows; ++row) {
-        const T* const integers = values + row * row_length;
-        uint32_t* const pairs = counts.data() + 2 * parts.size() * static_cast<size_t>(classes[row]);
-        size_t i = 0;
-        for (; i + 2 <= row_length; i += 2) {
-            ++pairs[2 * index(integers[i])];
-            ++pairs[2 * index(integers[i + 1]) + 1];
-        }
-        if (i < row_length) ++pairs[2 * index(integers[i])];
-    }
-    return counts;
-}
-
-template <typename T>
-Spectra wide_spectra(const T* values, size_t num_rows, size_t row_length, const int64_t* classes,
-                     const Rows<T>& rows, Range<T> range) {
+Spectra wide_spectra(const T* values, size_t count, const Rows<T>& rows, Range<T> range) {
     const Parts<T> parts(range);
-    const size_t count = num_rows * row_length, num_classes = rows.num_classes();
+    const size_t num_classes = rows.num_classes();
     Sums sums = parts.sums();
     Spectra spectra;
     spectra.classes.reserve(num_classes);
@@ -440,12 +426,15 @@ Spectra wide_spectra(const T* values, size_t num_rows, size_t row_length, const 
         std::optional<Spectrum> spectrum = parts.finished(std::move(counted));
         spectra.classes.push_back(spectrum ? *std::move(spectrum) : rows.lone(index, gathered));
     };
-    if (num_classes * parts.size() <= count / 4 && count <= std::numeric_limits<uint32_t>::max()) {
-        const std::vector<uint32_t> counts = pair_counts(values, num_rows, row_length, classes, num_classes, parts);
+    // Class after class, so that the counters of one, and of no more, are in first-level cache.
+    if (count <= std::numeric_limits<uint32_t>::max()) {
+        std::vector<uint32_t> pairs(2 * parts.size());
         for (size_t index = 0; index < num_classes; ++index) {
-            take(index, PairCounts{counts.data() + 2 * parts.size() * index});
+            std::fill(pairs.begin(), pairs.end(), 0);
+            rows.visit(index, [&](const T* row, size_t length) { parts.count_pairs(row, length, pairs.data()); });
+            take(index, PairCounts{pairs.data()});
         }
-    } else {  // clearing and looking through that many counters would take longer than rows out of order
+    } else {
         Counters counters(parts.size(), count / num_classes);
         for (size_t index = 0; index < num_classes; ++index) {
             counters.clear();
@@ -477,7 +466,7 @@ Spectra spectra_of_rows(const T* values, size_t num_rows, size_t row_length, con
     const Rows<T> rows(values, num_rows, row_length, classes, num_classes);
     const size_t count = num_rows * row_length;
     const Range<T> range = range_of(values, count);
-    if (range.width() > kNarrow) return wide_spectra(values, num_rows, row_length, classes, rows, range);
+    if (range.width() > kNarrow) return wide_spectra(values, count, rows, range);
     Spectra spectra;
     const auto size = static_cast<size_t>(range.width()) + 1;
     if (size * num_classes <= std::max(kWindow, count / kSparse)) {

@@ -1,5 +1,6 @@
 #include "split.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "errors.h"
@@ -26,11 +27,8 @@ public:
         const bool by_loops = sizeof(Word) == 4 && is_near();
         if (by_loops && model_.shift == 0) {
             place(values, count, symbols);
-        } else if (by_loops && value_loops().pack != nullptr && count % 8 == 0 && model_.shift >= kLeastPacked &&
-                   raw_.at_whole_byte()) {
+        } else if (packs(count)) {
             place(values, count, symbols);
-            uint8_t* const bytes = raw_.append(count / 8 * static_cast<size_t>(model_.shift));
-            value_loops().pack(values, count, static_cast<uint32_t>(base()), model_.shift, bytes);
         } else if (model_.shift == 0) {
             for (size_t i = 0; i < count; ++i) symbols[i] = symbol_at(wide(values[i]) - centre_ - first_);
         } else if (model_.shift <= 56) {
@@ -51,6 +49,15 @@ public:
         }
     }
 
+    // Whether the raw bits of rows of this length are left to a loop, which packs them where they belong.
+    bool packs(size_t row_length) const {
+        return sizeof(Word) == 4 && value_loops().pack != nullptr && row_length % 8 == 0 && model_.has_table &&
+               model_.shift >= kLeastPacked && is_near();
+    }
+
+    // The value of symbol 0, with no raw bits: places and raw bits are those of distances from it.
+    int64_t base() const { return static_cast<int64_t>(centre_ + (first_ << model_.shift)); }
+
     // Writes the low bits of values that have no symbols.
     void write_raw(const Word* values, size_t count) {
         if (model_.shift == 0) return;
@@ -62,9 +69,6 @@ private:
     // A word as 64 bits; `sign` is the place of its sign, 0 if that needs no care.
     static uint64_t wide(Word word, uint64_t sign) { return (word ^ sign) - sign; }
     uint64_t wide(Word word) const { return wide(word, sign_); }
-
-    // The value of symbol 0, with no raw bits: places and raw bits are those of distances from it.
-    int64_t base() const { return static_cast<int64_t>(centre_ + (first_ << model_.shift)); }
 
     // Whether distances of 32-bit values from the base, modulo 2^32, tell what the table has: a value outside of it must
     // not be a multiple of 2^32 away from one inside.
@@ -133,6 +137,7 @@ SymbolStream split_array(const CodedArray& array) {
     SymbolStream stream;
     stream.row_length = row_length;
     stream.raw.resize(models.size());
+    stream.packed.resize(models.size());
     std::vector<RowSplitter<Word>> splitters;
     for (size_t k = 0; k < models.size(); ++k) {
         if (models[k].has_table) check_table(models[k].table);
@@ -152,7 +157,14 @@ SymbolStream split_array(const CodedArray& array) {
         raw_bits[k] += row_length * static_cast<uint64_t>(models[k].shift);
     }
     for (size_t k = 0; k < models.size(); ++k) {
-        if (raw_bits[k] != 0) stream.raw[k].reserve(raw_bits[k]);
+        if (raw_bits[k] == 0) continue;
+        if (!splitters[k].packs(row_length)) {
+            stream.raw[k].reserve(raw_bits[k]);
+            continue;
+        }
+        stream.packed[k] = {static_cast<const uint32_t*>(array.values), array.classes, num_rows, row_length,
+                            static_cast<int64_t>(k), static_cast<uint32_t>(splitters[k].base()), models[k].shift,
+                            static_cast<size_t>(raw_bits[k] / 8)};
     }
     stream.num_symbols = stream.classes.size() * row_length;
     stream.symbols = fresh_bytes(stream.num_symbols);
@@ -175,6 +187,21 @@ SymbolStream split_array(const CodedArray& array) {
 
 SymbolStream split(const CodedArray& array) {
     return array.type == CodedArray::Type::kInt64 ? split_array<uint64_t>(array) : split_array<uint32_t>(array);
+}
+
+void RawRows::pack_to(uint8_t* out) const {
+    constexpr size_t kLast = 16;  // numbers: at least eight bytes, which a loop may write beyond those it was asked for
+    const auto octets = [this](size_t count) { return count / 8 * static_cast<size_t>(width); };
+    for (size_t row = 0; row < num_rows; ++row) {
+        if (classes != nullptr && classes[row] != index) continue;
+        const uint32_t* const numbers = values + row * row_length;
+        const size_t last = std::min(row_length, kLast), before = row_length - last;
+        value_loops().pack(numbers, before, base, width, out);
+        uint8_t room[kLast / 8 * kMostPacked + 8];
+        value_loops().pack(numbers + before, last, base, width, room);
+        std::memcpy(out + octets(before), room, octets(last));
+        out += octets(row_length);
+    }
 }
 
 uint32_t sum_of_costs(const uint32_t* costs, size_t count) {

@@ -23,11 +23,12 @@ struct SymbolStream {
     size_t num_symbols = 0;
     std::vector<EscapedSymbol> escapes;
     std::vector<BitWriter> raw;
+    std::vector<RawRows> packed;  // of a class instead, if loops can pack them
     size_t row_length = 0;          // symbols of a row
     std::vector<uint32_t> classes;  // of the rows that have symbols
 };
 
-// Throws InvalidArgument for a class without a model, a table that is none, and a value that has no symbol.
+// The array must outlive what it becomes. Throws InvalidArgument for a class without a model, a table that is none, and a value that has no symbol.
 SymbolStream split(const CodedArray& array);
 
 // The sum of a group's costs, less than 2^32. Here, where loops become vector code, unlike in body_encode.cpp.

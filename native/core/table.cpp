@@ -102,13 +102,13 @@ void fill_encode(const AliasTable& alias, EncodeTable& encode) {
         start += frequency;
     }
     for (uint32_t b = 0; b < kMaxSymbols; ++b) {
-        const uint32_t divider = alias.divider[b];
-        for (uint32_t slot = b * kBucket; slot < (b + 1) * kBucket; ++slot) {
-            const bool own = slot < divider;
-            const uint32_t symbol = own ? b : alias.alias[b];
-            const uint32_t offset = (slot + (own ? alias.own_shift[b] : alias.alias_shift[b])) & 0xFFFF;
-            encode.slots[encode.start[symbol] + offset] = static_cast<uint16_t>(slot);
-        }
+        uint32_t slot = b * kBucket;
+        const auto fill_to = [&](uint32_t stop, uint32_t symbol, uint16_t shift) {
+            uint32_t place = encode.start[symbol] + ((slot + shift) & 0xFFFF);
+            for (; slot < stop; ++slot) encode.slots[place++] = static_cast<uint16_t>(slot);
+        };
+        fill_to(alias.divider[b], b, alias.own_shift[b]);
+        fill_to((b + 1) * kBucket, alias.alias[b], alias.alias_shift[b]);
     }
     encode.slots[kTotal] = encode.slots[kTotal + 1] = 0;
 }

@@ -86,6 +86,7 @@ void pack(const void* values, size_t count, uint32_t base, int width, uint8_t* o
 
 }  // namespace
 
-const ValueLoops kAvx2ValueLoops = {place, pack, join_fields<unpack_by_eights>, join_levels<unpack_by_eights>};
+const ValueLoops kAvx2ValueLoops = {
+    survey, integers, ends, place, pack, join_fields<unpack_by_eights>, join_levels<unpack_by_eights>};
 
 }  // namespace fewbits

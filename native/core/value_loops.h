@@ -2,12 +2,70 @@
 // unpack raw bits. Internal to each file: a linker that merged the copies might keep one that a machine cannot run.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 
 #include "values.h"
 
 namespace fewbits {
 namespace {
+
+inline uint32_t word_at(const void* words, size_t place) {
+    uint32_t word;
+    std::memcpy(&word, static_cast<const uint8_t*>(words) + 4 * place, 4);
+    return word;
+}
+
+constexpr uint32_t kMagnitude = 0x7FFFFFFF;
+
+// Has memory brought into cache that is read soon: processors do not look into the next page themselves.
+inline void prefetch(const uint8_t* bytes, size_t size) {
+#ifdef __GNUC__
+    for (size_t i = 0; i < size; i += 64) __builtin_prefetch(bytes + i);
+#else
+    static_cast<void>(bytes + size);
+#endif
+}
+
+void survey(const void* words, size_t count, int mantissa, WordSums& sums) {
+    constexpr size_t kBlock = 512;  // of exponents below 2^16: their sum fits 32 bits, whose loops vectorise best
+    for (size_t begin = 0; begin < count; begin += kBlock) {
+        const size_t end = std::min(count, begin + kBlock);
+        prefetch(static_cast<const uint8_t*>(words) + 4 * (begin + kBlock), 4 * kBlock);
+        uint32_t all = 0, exponents = 0, num_nonzero = 0;
+        for (size_t i = begin; i < end; ++i) {
+            const uint32_t word = word_at(words, i);
+            all |= word;
+            exponents += (word & kMagnitude) >> mantissa;
+            num_nonzero += word != 0 ? 1 : 0;
+        }
+        sums.all |= all;
+        sums.exponents += exponents;
+        sums.num_nonzero += num_nonzero;
+    }
+}
+
+void integers(const void* words, size_t count, int drop, bool with_sign, uint32_t* integers) {
+    if (with_sign) {
+        for (size_t i = 0; i < count; ++i) {
+            const uint32_t word = word_at(words, i);
+            integers[i] = (word & kMagnitude) >> drop << 1 | word >> 31;
+        }
+    } else {
+        for (size_t i = 0; i < count; ++i) integers[i] = (word_at(words, i) & kMagnitude) >> drop;
+    }
+}
+
+void ends(const void* values, size_t count, uint32_t flip, int32_t ends[2]) {
+    const auto value_at = [values, flip](size_t i) { return static_cast<int32_t>(word_at(values, i) ^ flip); };
+    int32_t low = value_at(0), high = low;
+    for (size_t i = 1; i < count; ++i) {
+        low = std::min(low, value_at(i));
+        high = std::max(high, value_at(i));
+    }
+    ends[0] = low;
+    ends[1] = high;
+}
 
 constexpr size_t kJoinBlock = 512;  // numbers unpacked at a time; a multiple of 8
 

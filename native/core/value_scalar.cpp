@@ -17,7 +17,8 @@ void place(const void* values, size_t count, uint32_t base, int shift, uint32_t 
 
 }  // namespace
 
-const ValueLoops kScalarValueLoops = {place, nullptr, join_fields<unpack_portably>, join_levels<unpack_portably>};
+const ValueLoops kScalarValueLoops = {
+    survey, integers, ends, place, nullptr, join_fields<unpack_portably>, join_levels<unpack_portably>};
 
 const ValueLoops& value_loops() {
 #ifdef FEWBITS_X86

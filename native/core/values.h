@@ -1,10 +1,25 @@
-// From values of 32 bits to symbols, and from symbols and raw bits to elements.
+// From words and values of 32 bits to symbols, and from symbols and raw bits to elements.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 namespace fewbits {
+
+// What words of floats have in common: the OR of all, the sum of their exponents, and how many are not 0.
+struct WordSums {
+    uint32_t all = 0;
+    uint64_t exponents = 0, num_nonzero = 0;
+};
+
+// Adds 32-bit words, at any address, to sums.
+using SurveyWords = void (*)(const void* words, size_t count, int mantissa, WordSums& sums);
+
+// Writes the integers of 32-bit words, at any address, that lose the low `drop` bits of their magnitudes (fields.h).
+using MakeIntegers = void (*)(const void* words, size_t count, int drop, bool with_sign, uint32_t* integers);
+
+// Finds the least and the greatest of 32-bit values, one or more, compared as signed numbers after an XOR with `flip`.
+using FindEnds = void (*)(const void* values, size_t count, uint32_t flip, int32_t ends[2]);
 
 // Writes the symbol of each of 32-bit values: its distance from `base` modulo 2^32, less the low `shift` (0 ... 31) bits,
 // or `num_values` if that is less.
@@ -36,6 +51,9 @@ using JoinLevels = void (*)(
 
 // One implementation of the inner loops. All give the same bytes.
 struct ValueLoops {
+    SurveyWords survey;
+    MakeIntegers integers;
+    FindEnds ends;
     PlaceValues place;
     PackValues pack;  // or null, if a BitWriter does as well
     JoinFields join_fields;

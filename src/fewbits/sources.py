@@ -24,6 +24,7 @@ SourceLike: TypeAlias = nn.Module | Mapping[str, Tensor] | str | os.PathLike[str
 
 _INDEX = "model.safetensors.index.json"
 _TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+_GLANCE = 16  # elements
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,14 @@ def entries_of(tensors: Mapping[str, Tensor], *, copies: bool = True) -> tuple[T
     by_bits: dict[object, int] = {}
     specs = [spec_of(_checked_name(name), tensor) for name, tensor in tensors.items()]
     alike = Counter((spec.dtype, spec.shape) for spec in specs)
-    for position, (spec, tensor) in enumerate(zip(specs, tensors.values(), strict=True)):
+    sketches = [
+        _sketch(tensor, spec) if copies and alike[spec.dtype, spec.shape] > 1 else None
+        for spec, tensor in zip(specs, tensors.values(), strict=True)
+    ]
+    sketched = Counter(sketches)
+    for position, (spec, tensor, sketch) in enumerate(zip(specs, tensors.values(), sketches, strict=True)):
         memory = _memory_key(tensor, spec)
-        bits = _bits_key(tensor, spec) if copies and alike[spec.dtype, spec.shape] > 1 else None
+        bits = (sketch, crc32(bits_of(tensor).data)) if sketch is not None and sketched[sketch] > 1 else None
         if memory in by_memory:
             entries.append(TensorEntry(spec, by_memory[memory], True))
         elif bits in by_bits and _same_bits(tensor, tensors[entries[by_bits[bits]].spec.name]):
@@ -128,14 +134,16 @@ def _memory_key(tensor: Tensor, spec: TensorSpec) -> object:
     return (*place, tensor.device, spec.dtype, spec.shape, tensor.is_conj(), tensor.is_neg())
 
 
-def _bits_key(tensor: Tensor, spec: TensorSpec) -> object:
-    """What tensors of equal bits have in common, and few others; None where an alias would cost more than the tensor.
+def _sketch(tensor: Tensor, spec: TensorSpec) -> tuple[str, tuple[int, ...], bytes] | None:
+    """A few bits of a tensor: those of equal bits have them in common; None where an alias costs more than the tensor.
 
-    A checksum at the speed of memory, then a look at the bits, are much quicker than a digest that needs none.
+    Where sketches are equal a checksum, which reads every bit, tells tensors apart, and where that is equal the bits.
     """
     if spec.num_bytes <= 8:
         return None
-    return (spec.dtype, spec.shape, crc32(bits_of(tensor).data))
+    bits = bits_of(tensor)
+    middle = bits.size // 2
+    return (spec.dtype, spec.shape, bits[:_GLANCE].tobytes() + bits[middle : middle + _GLANCE].tobytes())
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:

@@ -118,7 +118,7 @@ BodyBytes encode(const std::vector<ArraySpec>& arrays, const std::vector<ArrayVa
     }
     const EncodedBody body = encode_body(coded, wide, num_threads, chunk_bits);
     BodyBytes result{std::vector<uint8_t>(body.size()), body.num_symbols};
-    body.copy_to(result.bytes.data());
+    body.write_to(result.bytes.data());
     return result;
 }
 

@@ -1,5 +1,6 @@
 """Variable-length integers of the file format (`docs/format.md`, section 1): LEB128, shortest form only."""
 
+from collections.abc import Iterable
 from typing import TypeAlias
 
 from fewbits.errors import Corrupt, InvalidArgument
@@ -27,6 +28,24 @@ def write_uint(value: int) -> bytes:
         value >>= 7
     encoded.append(value)
     return bytes(encoded)
+
+
+def write_uints(values: Iterable[int]) -> bytes:
+    """Encode as many unsigned integers, one after the other.
+
+    Raises:
+        InvalidArgument: as `write_uint`.
+    """
+    return b"".join(
+        [
+            _SINGLE[value]
+            if 0 <= value < 0x80
+            else bytes((value & 0x7F | 0x80, value >> 7))
+            if 0 < value < 0x4000
+            else write_uint(value)
+            for value in values
+        ]
+    )
 
 
 def read_uint(data: Bytes | bytearray, position: int) -> tuple[int, int]:

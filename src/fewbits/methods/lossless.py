@@ -35,6 +35,7 @@ _OF_NONZERO = {_SPARSE_FLOATS: _SIGNED_FLOATS, _SPARSE_INTEGERS: _INTEGERS}  # h
 _DROPPING = (_SIGNED_FLOATS, _UNSIGNED_FLOATS, _SPARSE_FLOATS)  # transforms of floats, which drop trailing zeros
 _LEAST_ROW = 32  # elements of a row below which classes of rows are not tried
 _LEAST_SPARSE = 64  # elements below which a mask is not tried
+_LARGE = 1 << 20  # elements from which on it is nothing what classes of rows cost to describe
 
 
 @dataclass(frozen=True)
@@ -264,22 +265,30 @@ def _with_floats(matrix: NDArray[np.unsignedinteger], fields: Fields) -> Coded:
     """Code floats (R, n) as sign and magnitude; classes of rows by trailing zeros and by scale, where they pay."""
     zeros = fields.zeros
     transform = _SIGNED_FLOATS if fields.signed else _UNSIGNED_FLOATS
-    least = np.full(zeros.shape, zeros.min(), np.uint64)
-    whole = field_integers(matrix, least, signed=fields.signed)
+    drop = int(zeros.min())
     by_row = matrix.shape[0] > 1 and matrix.shape[1] >= _LEAST_ROW
     quarter_octave = (4 * fields.exponents) // np.uint64(max(1, matrix.shape[1]))
     keys = (quarter_octave << np.uint64(6) | zeros).view(np.int64)
-    drop = int(zeros.min())
-    if not by_row or np.array_equal(zeros, least):
+    spared = int((zeros - np.uint64(drop)).sum()) * matrix.shape[1]  # bits that only some rows have to keep
+    least = np.full(zeros.shape, drop, np.uint64)
+    if not by_row or spared == 0:
+        whole = field_integers(matrix, least, signed=fields.signed)
         fit = best_fit(whole, keys if by_row else None, class_bytes=1)
         return _finish(transform, whole, fit, bytes([drop] * len(fit.models.models)))
-    candidates = [_finish(transform, whole, fit_values(whole), bytes([drop]))]
+    candidates: list[Coded] = []
     dropped = field_integers(matrix, zeros, signed=fields.signed)
-    for key in (zeros.view(np.int64), keys):
+    # Where classes pay in any case, those by scale as well are taken at once: to try all takes three times as long.
+    surely = matrix.size >= _LARGE and 1024 * spared >= 8 * matrix.nbytes
+    for key in (keys, zeros.view(np.int64)) if surely else (zeros.view(np.int64), keys):
         fit = fit_rows(dropped, key)
-        if fit is not None and fit.classes is not None:
-            drops = bytes(int(zeros[fit.classes == index][0]) for index in range(len(fit.models.models)))
-            candidates.append(_finish(transform, dropped, fit, drops))
+        if fit is None or fit.classes is None:
+            continue
+        drops = bytes(int(zeros[fit.classes == index][0]) for index in range(len(fit.models.models)))
+        candidates.append(_finish(transform, dropped, fit, drops))
+        if surely:
+            return candidates[0]
+    whole = field_integers(matrix, least, signed=fields.signed)
+    candidates.insert(0, _finish(transform, whole, fit_values(whole), bytes([drop])))
     return min(candidates, key=lambda coded: coded.bits)
 
 

@@ -3,7 +3,7 @@
 from functools import cache
 
 from fewbits.coder.integers import IntegerModel, ModelSet
-from fewbits.coder.leb128 import Bytes, read_sint, read_uint, read_uints, write_sint, write_uint
+from fewbits.coder.leb128 import Bytes, read_sint, read_uint, read_uints, write_sint, write_uint, write_uints
 from fewbits.coder.table import Table
 from fewbits.errors import Corrupt
 from fewbits.models.shipped import NUM_SHIPPED, shipped_codes, shipped_table
@@ -18,8 +18,8 @@ def write_table(table: Table) -> bytes:
     code = shipped_codes().get(table)
     if code is not None:
         return bytes([code])
-    fields = [write_uint(frequency) for frequency in (*table.frequencies, table.escape)]
-    return bytes([_HISTOGRAM]) + write_sint(table.low) + write_uint(table.num_values - 1) + b"".join(fields)
+    fields = write_uints((table.num_values - 1, *table.frequencies, table.escape))
+    return bytes([_HISTOGRAM]) + write_sint(table.low) + fields
 
 
 def write_model(model: IntegerModel) -> bytes:
