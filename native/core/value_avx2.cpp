@@ -8,27 +8,59 @@ namespace {
 
 // Eight numbers of `width` bits begin with a byte, and then lie at the same places of their bytes as the eight before:
 // one shuffle brings each its four bytes, one shift its bits to the bottom.
-void unpack_by_eights(const uint8_t* bytes, int width, size_t count, uint32_t* numbers) {
-    alignas(32) uint8_t places[32];
-    alignas(32) uint32_t shifts[8];
-    const int half = 4 * width / 8;  // first byte of number 4
-    for (int i = 0; i < 8; ++i) {
-        const int first = i * width / 8 - (i < 4 ? 0 : half);
-        for (int j = 0; j < 4; ++j) places[4 * i + j] = static_cast<uint8_t>(first + j);
-        shifts[i] = static_cast<uint32_t>(i * width % 8);
+struct Eights {
+    __m256i place, shift, mask;
+    int half;  // first byte of number 4
+
+    explicit Eights(int width) : mask(_mm256_set1_epi32((1 << width) - 1)), half(4 * width / 8) {
+        alignas(32) uint8_t places[32];
+        alignas(32) uint32_t shifts[8];
+        for (int i = 0; i < 8; ++i) {
+            const int first = i * width / 8 - (i < 4 ? 0 : half);
+            for (int j = 0; j < 4; ++j) places[4 * i + j] = static_cast<uint8_t>(first + j);
+            shifts[i] = static_cast<uint32_t>(i * width % 8);
+        }
+        place = _mm256_load_si256(reinterpret_cast<const __m256i*>(places));
+        shift = _mm256_load_si256(reinterpret_cast<const __m256i*>(shifts));
     }
-    const __m256i place = _mm256_load_si256(reinterpret_cast<const __m256i*>(places));
-    const __m256i shift = _mm256_load_si256(reinterpret_cast<const __m256i*>(shifts));
-    const __m256i mask = _mm256_set1_epi32((1 << width) - 1);
-    size_t i = 0;
-    for (; i + 8 <= count; i += 8, bytes += width) {
+
+    __m256i unpack(const uint8_t* bytes) const {
         const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
         const __m128i high = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes + half));
         const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
-        const __m256i found = _mm256_srlv_epi32(_mm256_shuffle_epi8(both, place), shift);
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(numbers + i), _mm256_and_si256(found, mask));
+        return _mm256_and_si256(_mm256_srlv_epi32(_mm256_shuffle_epi8(both, place), shift), mask);
+    }
+};
+
+void unpack_by_eights(const uint8_t* bytes, int width, size_t count, uint32_t* numbers) {
+    const Eights eights(width);
+    size_t i = 0;
+    for (; i + 8 <= count; i += 8, bytes += width) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(numbers + i), eights.unpack(bytes));
     }
     unpack_portably(bytes, width, count - i, numbers + i);
+}
+
+void join_fields(const RawRun& run, int drop, bool is_signed, const uint8_t* symbols, size_t count, uint8_t* out) {
+    const Eights eights(run.shift);
+    const __m256i base = _mm256_set1_epi32(static_cast<int>(run.base));
+    const __m128i shift = _mm_cvtsi32_si128(run.shift), back = _mm_cvtsi32_si128(drop);
+    const uint8_t* raw = run.raw;
+    const auto join = [&](auto make) {
+        size_t i = 0;
+        for (; i + 8 <= count; i += 8, raw += run.shift) {
+            const __m256i symbol = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(symbols + i)));
+            const __m256i high = _mm256_add_epi32(_mm256_sll_epi32(symbol, shift), base);
+            const __m256i word = make(_mm256_add_epi32(high, eights.unpack(raw)));
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 4 * i), word);
+        }
+        return i;
+    };
+    const size_t done = is_signed ? join([back](__m256i v) {
+        return _mm256_or_si256(_mm256_sll_epi32(_mm256_srli_epi32(v, 1), back), _mm256_slli_epi32(v, 31));
+    }) : join([back](__m256i v) { return _mm256_sll_epi32(v, back); });
+    const RawRun rest = {run.base, run.shift, raw};
+    kScalarValueLoops.join_fields(rest, drop, is_signed, symbols + done, count - done, out + 4 * done);
 }
 
 void place(const void* values, size_t count, uint32_t base, int shift, uint32_t num_values, uint8_t* symbols) {
@@ -87,6 +119,6 @@ void pack(const void* values, size_t count, uint32_t base, int width, uint8_t* o
 }  // namespace
 
 const ValueLoops kAvx2ValueLoops = {
-    survey, integers, ends, place, pack, join_fields<unpack_by_eights>, join_levels<unpack_by_eights>};
+    survey, integers, ends, place, pack, join_fields, join_levels<unpack_by_eights>};
 
 }  // namespace fewbits
