@@ -1,10 +1,12 @@
 // fewbits._core: bodies of payloads. Models cross as the objects of fewbits.coder.integers, read by their attributes.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <cmath>
 #include <cstring>
 #include <optional>
 #include <string>
@@ -15,6 +17,7 @@
 #include "core/body.h"
 #include "core/errors.h"
 #include "core/memory.h"
+#include "core/trellis_body.h"
 
 namespace nb = nanobind;
 
@@ -29,10 +32,11 @@ using ReadArray = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
 struct BoundOutput {
     Output output;
     AnyArray array;
+    std::optional<TrellisArray> trellis;  // if they are its levels
 };
 
 BoundOutput output_of(const AnyArray& array, Output::Kind kind) {
-    BoundOutput bound{{}, array};
+    BoundOutput bound{{}, array, {}};
     const size_t width = array.itemsize();
     if (width != 1 && width != 2 && width != 4 && width != 8) {
         throw InvalidArgument("an output's elements must be of 1, 2, 4 or 8 bytes.");
@@ -60,6 +64,15 @@ BoundOutput floats_output(const AnyArray& array, const std::string& name, int ty
         bound.output.has_centroids = true;
         for (size_t i = 0; i < 3; ++i) bound.output.centroids[i] = nb::cast<int8_t>((*centroids)[i]);
     }
+    return bound;
+}
+
+BoundOutput trellis_output(const AnyArray& array, const std::string& name, int type, double step,
+                           const TrellisShifts& shifts) {
+    BoundOutput bound = floats_output(array, name, type, step, std::nullopt);
+    require(step > 0 && std::isfinite(step), "a step must be positive and finite.");
+    require(array.itemsize() != 4 || reinterpret_cast<uintptr_t>(array.data()) % 4 == 0, "an array is not aligned.");
+    bound.trellis = TrellisArray{0, step, shifts};
     return bound;
 }
 
@@ -96,12 +109,6 @@ ModelSet models_of(nb::handle object) {
     return set;
 }
 
-void decode(nb::handle data, const std::vector<ArraySpec>& specs, const std::vector<Output>& outputs, int threads) {
-    const HeldBytes bytes(data);
-    nb::gil_scoped_release release;
-    decode_body(bytes.data(), bytes.size(), specs, outputs, threads);
-}
-
 void bound_decode_body(nb::handle data, const nb::list& arrays, const std::vector<BoundOutput*>& bound, int threads) {
     std::vector<ArraySpec> specs;
     for (nb::handle array : arrays) {
@@ -109,8 +116,14 @@ void bound_decode_body(nb::handle data, const nb::list& arrays, const std::vecto
                          models_of(array.attr("models"))});
     }
     std::vector<Output> outputs;
-    for (const BoundOutput* each : bound) outputs.push_back(each->output);
-    decode(data, specs, outputs, threads);
+    std::vector<TrellisArray> trellises;
+    for (const BoundOutput* each : bound) {
+        if (each->trellis) trellises.push_back({outputs.size(), each->trellis->step, each->trellis->shifts});
+        outputs.push_back(each->output);
+    }
+    const HeldBytes bytes(data);
+    nb::gil_scoped_release release;
+    decode_trellis_body(bytes.data(), bytes.size(), specs, outputs, trellises, threads);
 }
 
 // Arrays of one row and one model each, written one after the other: thousands, of which no objects are made.
@@ -131,7 +144,9 @@ void bound_decode_rows(nb::handle data, const nb::list& models, const In<int64_t
         row.data += 4 * row.num_elements;
         left -= row.num_elements;
     }
-    decode(data, specs, outputs, threads);
+    const HeldBytes bytes(data);
+    nb::gil_scoped_release release;
+    decode_body(bytes.data(), bytes.size(), specs, outputs, threads);
 }
 
 CodedArray::Type type_of(const ReadArray& values) {
@@ -212,6 +227,8 @@ void bind_body(nb::module_& module) {
         .def_static("integers", &integers_output, nb::arg("array").noconvert())
         .def_static("floats", &floats_output, nb::arg("array").noconvert(), nb::arg("name"), nb::arg("type"),
                     nb::arg("step"), nb::arg("centroids").none())
+        .def_static("trellis", &trellis_output, nb::arg("array").noconvert(), nb::arg("name"), nb::arg("type"),
+                    nb::arg("step"), nb::arg("shifts"))
         .def_static("fields", &fields_output, nb::arg("array").noconvert(), nb::arg("name"),
                     nb::arg("is_signed"), nb::arg("drops"));
     module.def(

@@ -162,18 +162,6 @@ std::tuple<bool, double, double> bound_trellis_distortion(const Bits& bits, int 
     return {distortion.finite, distortion.error, distortion.energy};
 }
 
-// The levels may lie where `bits` lie, if words are of 4 bytes.
-bool bound_trellis_values(const In<int32_t>& levels, double step, const TrellisShifts& shifts, int type,
-                          const nb::ndarray<nb::c_contig, nb::device::cpu>& bits) {
-    require(type >= 0 && type <= 3, "a float type is not one that is coded lossily.");
-    require_size(levels, bits.size());
-    require(bits.itemsize() == width_of(static_cast<FloatType>(type)), "an array of words does not have its type's width.");
-    require_step(step);
-    nb::gil_scoped_release release;
-    return trellis_values(levels.data(), levels.size(), step, shifts, static_cast<FloatType>(type),
-                          static_cast<unsigned char*>(bits.data()));
-}
-
 Words words_of(const Bits& bits) {
     require(bits.ndim() == 2, "a matrix is expected.");
     const size_t width = bits.itemsize();
@@ -224,8 +212,6 @@ void bind_quantize(nb::module_& module) {
     module.def("trellis_sums", &bound_trellis_sums, arg("bits"), arg("type"), arg("step"), arg("levels"));
     module.def("trellis_distortion", &bound_trellis_distortion, arg("bits"), arg("type"), arg("step"), arg("shifts"),
                arg("levels"));
-    module.def("trellis_values", &bound_trellis_values, arg("levels"), arg("step"), arg("shifts"), arg("type"),
-               arg("bits").noconvert());
     module.def("survey_fields", &bound_survey_fields, arg("bits"), arg("mantissa"), arg("magnitudes").noconvert(),
                arg("exponents").noconvert());
     module.def("field_integers", &bound_field_integers<uint32_t>, arg("bits"), arg("drops"), arg("with_sign"),

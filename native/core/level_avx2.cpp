@@ -2,6 +2,6 @@
 
 namespace fewbits {
 
-const LevelLoops kAvx2LevelLoops = {points, values, small_points, write_rows, write_float_rows};
+const LevelLoops kAvx2LevelLoops = {points, values, small_points, scale_points, write_rows, write_float_rows};
 
 }  // namespace fewbits

@@ -85,6 +85,15 @@ uint32_t values(const float* from, const uint8_t* mirrors, float step, const flo
     return joined;
 }
 
+uint32_t scale_points(const int16_t* points, size_t count, float step, float* out) {
+    uint32_t joined = 0;
+    for (size_t i = 0; i < count; ++i) {
+        out[i] = static_cast<float>(points[i]) * step;  // WIRE: one rounding
+        joined |= bits_of(out[i]);
+    }
+    return joined;
+}
+
 // Writes rows a square at a time, made column by column.
 template <typename Point>
 uint32_t write_plain_rows(const Point* points, size_t pitch, size_t count, const float* steps, const float* scales,

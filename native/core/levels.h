@@ -43,6 +43,8 @@ struct LevelLoops {
     // Writes the points of levels in 256ths of a step, mirrored where a byte's lowest bit says so. Whole groups, as above.
     void (*small_points)(const int8_t* levels, const uint8_t* mirrors, const PointRun* runs, size_t num_runs,
                          int16_t* out);
+    // Writes points in 256ths of a step times those. Returns all bits that a value has.
+    uint32_t (*scale_points)(const int16_t* points, size_t count, float step, float* out);
     // Writes kRowBlock rows of `count` values each, at least kLeastColumns: points, which lie column after column, `pitch`
     // from one to the next, times 256ths of steps, times scales of rows. Returns all bits that a value has.
     uint32_t (*write_rows)(const int16_t* points, size_t pitch, size_t count, const float* steps, const float* scales,

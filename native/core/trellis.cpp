@@ -1,6 +1,7 @@
 #include "trellis.h"
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "levels.h"
@@ -155,6 +156,47 @@ bool trellis_values(const int32_t* levels, size_t count, double step, const Trel
         const uint32_t joined = paths.follow(levels + start, length, shifts, float_step, made);
         finite &= round_values(loops, width, joined, made, length);
         if (width != 4) loops.store(made, length, out + start * width);
+    });
+    return finite;
+}
+
+// NUMERICS: a step's 256th must be a normal number, or it is rounded; and a point of 0 has a sign, which integers have not.
+bool are_bytes_enough(double step, const TrellisShifts& shifts) {
+    const PointTable table(shifts);
+    return table.is_exact && table.added[2] != 0 && static_cast<float>(step) >= 0x1p-118f;
+}
+
+bool trellis_values(const ByteLevels& coded, size_t count, double step, const TrellisShifts& shifts, FloatType type,
+                    unsigned char* out) {
+    const DefaultFloatEnvironment environment;
+    const BlockLoops& words = loops_of(type);
+    const LevelLoops& loops = level_loops();
+    const size_t width = width_of(type);
+    const auto float_step = static_cast<float>(step);
+    const PointTable table(shifts);
+    Mirrors paths(kWeightBlock, kPaths);
+    std::array<int16_t, kWeightBlock + kLevelGroup> points;
+    std::array<float, kWeightBlock> values;
+    bool finite = true;
+    size_t far = 0;
+    for_blocks(count, [&](size_t start, size_t length) {
+        uint8_t* const levels = paths.parities();
+        std::memcpy(levels, coded.levels + start, length);
+        const uint8_t* const mirrors = paths.follow(length);
+        const PointRun run = {length, &table};
+        loops.small_points(reinterpret_cast<const int8_t*>(levels), mirrors, &run, 1, points.data());
+        float* const made = width == 4 ? reinterpret_cast<float*>(out) + start : values.data();
+        uint32_t joined = loops.scale_points(points.data(), length, float_step / 256, made);
+        for (; far < coded.num_far_levels; ++far) {
+            const auto place = static_cast<size_t>(coded.far_levels[far][0]) - start;
+            if (place >= length) break;
+            const auto level = static_cast<int32_t>(coded.far_levels[far][1]);
+            const float point = static_cast<float>(level) + shifts[level < 0 ? 0 : 4];
+            made[place] = mirrored(point, mirrors[place]) * float_step;
+            joined |= bits_of(made[place]);
+        }
+        finite &= round_values(words, width, joined, made, length);
+        if (width != 4) words.store(made, length, out + start * width);
     });
     return finite;
 }

@@ -46,4 +46,18 @@ Distortion trellis_distortion(const Weights& weights, double step, const Trellis
 bool trellis_values(const int32_t* levels, size_t count, double step, const TrellisShifts& shifts, FloatType type,
                     unsigned char* out);
 
+// Levels as bytes, their lowest ones; of those that are none of -127 ... 127 also index and level, by ascending index.
+struct ByteLevels {
+    const int8_t* levels;
+    const int64_t (*far_levels)[2];
+    size_t num_far_levels;
+};
+
+// The same of bytes, which may lie at the end of `out`. Only where `are_bytes_enough`.
+bool trellis_values(const ByteLevels& levels, size_t count, double step, const TrellisShifts& shifts, FloatType type,
+                    unsigned char* out);
+
+// Whether points in whole 256ths of a step, of 16 bits, stand for all that levels do.
+bool are_bytes_enough(double step, const TrellisShifts& shifts);
+
 }  // namespace fewbits

@@ -50,6 +50,12 @@ class Output:
         """Bits of quantised values, of the float dtype with this code."""
 
     @staticmethod
+    def trellis(
+        array: NDArray[np.unsignedinteger], name: str, type: int, step: float, shifts: list[float]
+    ) -> Output:
+        """Bits of what the levels of a trellis stand for, of the float dtype with this code."""
+
+    @staticmethod
     def fields(array: NDArray[np.unsignedinteger], name: str, is_signed: bool, drops: bytes) -> Output:
         """Bits of floats from sign and magnitude, `drops` low bits less for each class."""
 
@@ -164,11 +170,6 @@ def trellis_distortion(
     bits: NDArray[np.unsignedinteger], type: int, step: float, shifts: list[float], levels: NDArray[np.int32]
 ) -> tuple[bool, float, float]:
     """Return whether all reconstructions are finite, the squared error and the energy."""
-
-def trellis_values(
-    levels: NDArray[np.int32], step: float, shifts: list[float], type: int, bits: NDArray[np.unsignedinteger]
-) -> bool:
-    """Fill the words of the values of levels, over the levels if need be; return whether all are finite."""
 
 # columns: of a matrix (R, n), lying column after column; an element's model is its column's code plus its row's, from 0
 

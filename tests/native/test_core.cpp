@@ -1,5 +1,7 @@
 // Tests of the core without Python. Prints each proposition before it is tested; stops at the first that is wrong.
 #include <algorithm>
+#include <array>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <string>
@@ -349,6 +351,36 @@ void test_trellises() {
     }
 }
 
+// Levels as bytes at the end of the memory of their values become what they are as words, far ones too.
+void test_levels_as_bytes() {
+    Numbers numbers(27);
+    const TrellisShifts shifts = {0.25f, 0.75f, -0.125f, 0.25f, 0.25f + 3 / 256.0f};
+    CHECK(are_bytes_enough(0.5, shifts));
+    CHECK(!are_bytes_enough(1e-37, shifts));
+    CHECK(!are_bytes_enough(0.5, {0.25f, 0.25f, 0.0f, 0.25f, 0.25f}));
+    CHECK(!are_bytes_enough(0.5, {0.25f, 0.25f, 0.25f, 0.25f, 0.3f}));
+    for (const size_t count : {0, 1, 15, 16, 17, 511, 512, 513, 1500}) {
+        std::vector<int32_t> levels(count);
+        std::vector<std::array<int64_t, 2>> far;
+        for (size_t i = 0; i < count; ++i) {
+            const auto size = static_cast<int>(numbers.below(10));
+            levels[i] = size < 9 ? size - 4 : static_cast<int32_t>(numbers.next());
+            if (std::abs(int64_t{levels[i]}) > 127) far.push_back({static_cast<int64_t>(i), levels[i]});
+        }
+        for (const FloatType type :
+             {FloatType::kFloat32, FloatType::kFloat16, FloatType::kBfloat16, FloatType::kFloat64}) {
+            const size_t width = width_of(type);
+            std::vector<unsigned char> expected(width * count), out(width * count);
+            const bool finite = trellis_values(levels.data(), count, 0.5, shifts, type, expected.data());
+            auto* const bytes = reinterpret_cast<int8_t*>(out.data() + (width - 1) * count);
+            for (size_t i = 0; i < count; ++i) bytes[i] = static_cast<int8_t>(levels[i] & 0xFF);
+            const ByteLevels coded = {bytes, reinterpret_cast<const int64_t(*)[2]>(far.data()), far.size()};
+            CHECK(trellis_values(coded, count, 0.5, shifts, type, out.data()) == finite);
+            CHECK(!finite || out == expected);
+        }
+    }
+}
+
 // Values are the same from levels' lowest bytes and what is said of those that no byte holds.
 void check_bytes(ColumnLevels decoded, size_t count, Numbers& numbers) {
     std::vector<int32_t> levels(decoded.levels, decoded.levels + count);
@@ -640,6 +672,7 @@ constexpr Test kTests[] = {
     {"more classes may run in lockstep than direct tables are kept", test_more_classes_than_tables_are_kept},
     {"wrong descriptions are refused by name", test_wrong_calls},
     {"levels of a trellis are near their weights, and nothing behind their arrays is read", test_trellises},
+    {"levels as bytes become what they are as words", test_levels_as_bytes},
     {"columns are near their weights and come back as they were left, and nothing behind their arrays is read",
      test_columns},
     {"what a column is rounded by is taken off those after it", test_feedback},

@@ -250,9 +250,3 @@ class Trellis:
         return self.weights.bits, self.weights.code, self.step
 
 
-def write_trellis_values(weights: Weights, levels: NDArray[np.int32], step: float, corrections: Corrections) -> bool:
-    """Write the values of levels (N,) to weights, which may be the same memory; False if one is not finite."""
-    if kernels := core():
-        return kernels.trellis_values(levels, step, shifts_of(corrections).tolist(), weights.code, weights.bits)
-    weights.bits[:] = rounded_bits(reconstruct(levels, step, corrections), weights.dtype)
-    return bool(np.isfinite(weights.values()).all())

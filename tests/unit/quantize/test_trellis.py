@@ -1,6 +1,7 @@
 """Trellis-coded quantisation: the search finds the best chain, decoding follows it, the core gives the same bits."""
 
 import itertools
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,20 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fewbits.errors import InvalidArgument
+from fewbits.coder.body import decode_into, encode_body
+from fewbits.coder.integers import ArraySpec, CodedArray
+from fewbits.errors import Corrupt, InvalidArgument
+from fewbits.models.fit import fit_values
 from fewbits.native import core
+from fewbits.quantize.elements import TrellisElements
 from fewbits.quantize.rounding import BIT_WORTH
 from fewbits.quantize.trellis import (
     MOST_PRICED,
     NO_CORRECTIONS,
     PATHS,
+    Corrections,
     Trellis,
     mirrored,
     next_state,
     prices_of_costs,
     reconstruct,
     trellis_step,
-    write_trellis_values,
 )
 from fewbits.quantize.weights import Weights, rounded_bits
 from fewbits.tensors import LOSSY_DTYPES
@@ -40,6 +45,18 @@ def in_numpy(function: Any, *arguments: Any) -> Any:
         patch.setenv("FEWBITS_ISA", "numpy")
         assert core() is None
         return function(*arguments)
+
+
+def decoded(
+    levels: NDArray[np.int32], dtype: str, step: float, corrections: Corrections
+) -> NDArray[np.unsignedinteger]:
+    """The words that levels (N,) decode to from a body."""
+    models = fit_values(levels).models
+    body = encode_body([CodedArray(levels[None], models)], wide=True)
+    words = rounded_bits(np.zeros(levels.size, np.float32), dtype)
+    elements = TrellisElements(Weights(words, dtype), "w", step, corrections)
+    decode_into(body, [ArraySpec(1, levels.size, models)], [elements])
+    return words
 
 
 def entropy_bits(levels: NDArray[np.int32]) -> float:
@@ -168,9 +185,9 @@ def test_a_weight_out_of_reach_has_no_levels() -> None:
 def test_values_that_are_not_finite_are_told() -> None:
     levels = np.full(5, 3, np.int32)
     for dtype, step in (("float32", 3e38), ("float16", 4e4), ("bfloat16", 3.2e38)):
-        weights = weights_of(np.zeros(5, np.float32), dtype)
-        assert not write_trellis_values(weights, levels, step, NO_CORRECTIONS)
-        assert not in_numpy(write_trellis_values, weights, levels, step, NO_CORRECTIONS)
+        for run in (decoded, partial(in_numpy, decoded)):
+            with pytest.raises(Corrupt, match="tensor 'w' decodes to values that are not finite"):
+                run(levels, dtype, step, NO_CORRECTIONS)
 
 
 @given(
@@ -195,25 +212,24 @@ def test_the_core_does_what_is_written_out(dtype: str, seed: int, row_length: in
     assert levels is not None
     assert trellis.corrections(levels) == in_numpy(trellis.corrections, levels)
     assert trellis.distortion(levels, corrections) == in_numpy(trellis.distortion, levels, corrections)
-    mine, other = (Weights(np.zeros_like(weights.bits), dtype) for _ in range(2))
-    assert write_trellis_values(mine, levels.ravel(), step, corrections)
-    assert in_numpy(write_trellis_values, other, levels.ravel(), step, corrections)
-    np.testing.assert_array_equal(mine.bits, other.bits)
-    if dtype == "float32":  # over the levels themselves
-        memory = levels.ravel().copy()
-        assert write_trellis_values(Weights(memory.view(np.uint32), dtype), memory, step, corrections)
-        np.testing.assert_array_equal(memory.view(np.uint32), other.bits)
+    expected = in_numpy(decoded, levels.ravel(), dtype, step, corrections)
+    np.testing.assert_array_equal(decoded(levels.ravel(), dtype, step, corrections), expected)
 
 
 def test_any_levels_decode_alike() -> None:
     if core() is None:
         pytest.skip("there is no compiled core")
-    levels = np.random.default_rng(8).integers(-(2**31), 2**31, 3000, dtype=np.int64).astype(np.int32)
+    rng = np.random.default_rng(8)
+    far = rng.integers(-(2**31), 2**31, 3000, dtype=np.int64).astype(np.int32)  # none is a byte: all are read again
+    few = rng.integers(-3, 4, 3000).astype(np.int32)
+    few[rng.integers(0, 3000, 40)] = far[:40]
+    few[[0, 511, 512, 2999]] = (-128, 127, 128, -(2**31))
+    # A point of 0, which has a sign; a step whose 256th is none that is normal; and what no byte can stand for at all.
     for dtype in LOSSY_DTYPES:
-        mine, other = (weights_of(np.zeros(levels.size, np.float32), dtype) for _ in range(2))
-        assert write_trellis_values(mine, levels, 1e-7, (1, 2, 3, 4))
-        assert in_numpy(write_trellis_values, other, levels, 1e-7, (1, 2, 3, 4))
-        np.testing.assert_array_equal(mine.bits, other.bits)
+        for levels in (few, far):
+            for corrections, step in (((1, 2, 3, 4), 1e-7), ((-64, 2, 3, 4), 1e-6), ((127, -128, -128, 127), 1e-37)):
+                expected = in_numpy(decoded, levels, dtype, step, corrections)
+                np.testing.assert_array_equal(decoded(levels, dtype, step, corrections), expected)
 
 
 def test_the_core_refuses_arrays_that_do_not_fit() -> None:
@@ -225,7 +241,6 @@ def test_the_core_refuses_arrays_that_do_not_fit() -> None:
     for prices, classes in ((FREE[:, 1:], None), (FREE, np.zeros(3, np.int64)), (FREE, np.ones(2, np.int64))):
         with pytest.raises(InvalidArgument):
             kernels.trellis_levels(bits, 0, 1.0, shifts, np.ascontiguousarray(prices), classes, levels)
-    with pytest.raises(InvalidArgument):
-        kernels.trellis_values(levels.ravel()[:5], 1.0, shifts, 0, bits)
-    with pytest.raises(InvalidArgument):
-        kernels.trellis_values(levels.ravel(), 1.0, shifts, 1, bits)
+    for type, step in ((1, 1.0), (0, 0.0), (0, np.inf)):
+        with pytest.raises(InvalidArgument):
+            kernels.Output.trellis(bits, "w", type, step, shifts)

@@ -24,7 +24,6 @@ from fewbits.methods.ecsq.steps import sensitivity_in, spans_of, step_of, survey
 from fewbits.methods.ecsq.surveys import BlockSurvey, EcsqSurvey, Outlay
 from fewbits.methods.lossless import Lossless, code_bits
 from fewbits.plan import group_small, is_group, tile_rows, tiles
-from fewbits.quantize.elements import TrellisElements
 from fewbits.quantize.rounding import BIT_WORTH
 from fewbits.quantize.survey import MagnitudeSurvey
 from fewbits.quantize.weights import Weights
@@ -223,9 +222,6 @@ class Ecsq(Method):
         arrays = [each.array for each in found]
         elements = [each.elements(Weights(bits_of(tensors[each.name]), each.dtype)) for each in found]
         decode_into(memoryview(chunk.payload)[position:], arrays, elements, num_threads=num_threads)
-        for each in elements:
-            if isinstance(each, TrellisElements):
-                each.finish()
         return tensors
 
 
