@@ -94,6 +94,10 @@ def _seconds_rows(scratch: Path, size: int) -> Iterator[Row]:
         "fewbits decode alone": Action(
             lambda _: _decode(chunks, warm), lambda: _spoil(warm), lambda _: same(warm), units=size
         ),
+        # What any way of loading takes at least: fresh memory, written to once.
+        "fill": Action(
+            lambda _: {name: torch.empty_like(tensor).fill_(1.0) for name, tensor in expected.items()}, units=size
+        ),
         "copy": Action(lambda _: {name: tensor.clone() for name, tensor in expected.items()}, units=size),
     }
     with threads(1):

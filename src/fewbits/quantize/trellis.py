@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from fewbits.native import core
 from fewbits.quantize.rounding import BIT_WORTH, short_float
-from fewbits.quantize.weights import Distortion, Weights, distortion_of, rounded_bits
+from fewbits.quantize.weights import Distortion, Weights, distortion_of
 
 Corrections: TypeAlias = tuple[int, int, int, int]  # of levels 0, -1, 1 and all others, outwards, in 1/256 of a step
 
