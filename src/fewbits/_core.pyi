@@ -50,9 +50,7 @@ class Output:
         """Bits of quantised values, of the float dtype with this code."""
 
     @staticmethod
-    def trellis(
-        array: NDArray[np.unsignedinteger], name: str, type: int, step: float, shifts: list[float]
-    ) -> Output:
+    def trellis(array: NDArray[np.unsignedinteger], name: str, type: int, step: float, shifts: list[float]) -> Output:
         """Bits of what the levels of a trellis stand for, of the float dtype with this code."""
 
     @staticmethod

@@ -248,5 +248,3 @@ class Trellis:
     @property
     def _operands(self) -> tuple[NDArray[np.unsignedinteger], int, float]:
         return self.weights.bits, self.weights.code, self.step
-
-
