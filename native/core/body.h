@@ -19,6 +19,7 @@ constexpr uint64_t kMostSymbolsPerByte = 45440;     // WIRE
 constexpr uint64_t kSlackBytes = 64;                // WIRE: what the lanes' states can hold without a word
 constexpr uint64_t kChunkBits = uint64_t{1} << 20;  // 128 KiB of words: a chunk's states are then about 0.1 %
 constexpr uint64_t kLockstep = 6;                   // chunks: more than these are a multiple, so that no few are left over
+constexpr size_t kWholeRow = 4096;                  // symbols of a row that no chunk ends within: rows end in lockstep
 
 // The models of an array's classes, and that of the class indices if there are several.
 struct ModelSet {

@@ -69,6 +69,8 @@ public:
             escapes_.push_back({num_symbols_ + escaped.position, escaped.escape});
         }
         num_symbols_ += stream.num_symbols;
+        for (const BitWriter& raw : stream.raw) raw_bits_ += 8 * uint64_t{raw.size()};
+        for (const RawRows& raw : stream.packed) raw_bits_ += 8 * uint64_t{raw.size};
     }
 
     struct Chunk {
@@ -136,8 +138,11 @@ private:
         }
         bits.resize(num_groups);
         const uint64_t last = bits.back();
-        uint64_t num = std::max<uint64_t>(1, (last + chunk_bits_ - 1) / chunk_bits_);
+        const auto chunks_of = [this](uint64_t each) { return std::max<uint64_t>(1, (each + chunk_bits_ - 1) / chunk_bits_); };
+        uint64_t num = chunks_of(last);
         if (num > kLockstep) num = (num + kLockstep / 2) / kLockstep * kLockstep;
+        // Beside raw bits the states of a few more are nothing.
+        num = std::max(num, std::min(kLockstep, chunks_of(last + raw_bits_)));
         std::vector<size_t> cuts = {0};
         for (uint64_t k = 1; k < num; ++k) {
             const auto at = std::lower_bound(bits.begin(), bits.end(), last * k / num);
@@ -155,7 +160,7 @@ private:
             while (group < cut) {
                 const size_t length = rows_[bound.row].length;
                 const size_t in_row = (length - bound.column + kLanes - 1) / kLanes;
-                const size_t taken = std::min(in_row, cut - group);
+                const size_t taken = length <= kWholeRow ? in_row : std::min(in_row, cut - group);
                 group += taken;
                 const size_t column = bound.column + taken * kLanes;
                 if (taken < in_row) {
@@ -167,7 +172,7 @@ private:
                     ++bound.row;
                 }
             }
-            bounds_.push_back(bound);
+            if (bounds_.empty() || bound.symbol != bounds_.back().symbol) bounds_.push_back(bound);
         }
     }
 
@@ -265,7 +270,7 @@ private:
     std::vector<Row> rows_;
     std::vector<EscapedSymbol> escapes_;  // by place among all symbols
     uint64_t chunk_bits_;
-    uint64_t num_symbols_ = 0;
+    uint64_t num_symbols_ = 0, raw_bits_ = 0;
     std::vector<Bound> bounds_;
 };
 

@@ -36,16 +36,16 @@ def write_uints(values: Iterable[int]) -> bytes:
     Raises:
         InvalidArgument: as `write_uint`.
     """
-    return b"".join(
-        [
-            _SINGLE[value]
-            if 0 <= value < 0x80
-            else bytes((value & 0x7F | 0x80, value >> 7))
-            if 0 < value < 0x4000
-            else write_uint(value)
-            for value in values
-        ]
-    )
+    encoded = bytearray()
+    for value in values:
+        if 0 <= value < 0x80:
+            encoded.append(value)
+        elif 0 < value < 0x4000:
+            encoded.append(value & 0x7F | 0x80)
+            encoded.append(value >> 7)
+        else:
+            encoded += write_uint(value)
+    return bytes(encoded)
 
 
 def read_uint(data: Bytes | bytearray, position: int) -> tuple[int, int]:

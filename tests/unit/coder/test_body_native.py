@@ -133,6 +133,20 @@ def test_more_chunks_than_go_in_lockstep_are_a_multiple_and_the_same_bytes() -> 
     assert body[3] == 12  # chunks: nine of CHUNK_BITS would hold it
 
 
+@pytest.mark.parametrize("row_length", [1000, 999, 5000])
+def test_chunks_end_with_short_rows_and_are_more_beside_raw_bits(row_length: int) -> None:
+    rows = 600_000 // row_length
+    generator = np.random.default_rng(row_length)
+    values = np.rint(generator.laplace(0, 4000, (rows, row_length))).astype(np.int32)
+    fit = fit_rows(values, np.arange(rows) % 3)
+    assert fit is not None
+    body = check_equal([CodedArray(values, fit.models, fit.classes)], wide=True)
+    sizes, position = read_uints(body, 1, 3)  # of the single lane, of its escapes, and the number of chunks
+    chunks, _ = read_uints(body, position, 3 * sizes[2])
+    assert sizes[2] == 6  # three of CHUNK_BITS would hold the symbols
+    assert all(count % row_length == 0 for count in chunks[::3]) == (row_length < 4096)
+
+
 @pytest.mark.parametrize("chunk", [0, 1])
 def test_a_stream_takes_no_words_but_its_own(chunk: int) -> None:
     values = np.random.default_rng(1).integers(-31, 32, (1, 300_000))
