@@ -63,8 +63,8 @@ def all_tables(models: Sequence[Sequence[IntegerModel]]) -> tuple[list[Table], l
 def chunk_count(bits: int, raw_bits: int = 0) -> int:
     """Into how many chunks this many bits of symbols are cut, of about CHUNK_BITS each.
 
-    More than LOCKSTEP are a multiple of it: a decoder would be slower with the few that it would end with otherwise. Beside
-    many raw bits there are more, up to LOCKSTEP, whose states are nothing there.
+    More than LOCKSTEP are a multiple of it: a decoder would be slower with the few that it would end with otherwise.
+    Beside many raw bits there are more, up to LOCKSTEP, whose states are nothing there.
     """
     chunks = -(-bits // CHUNK_BITS) or 1
     if chunks > LOCKSTEP:
