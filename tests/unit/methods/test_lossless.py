@@ -65,6 +65,19 @@ def test_floats_without_a_sign_pay_none() -> None:
     assert saved == pytest.approx(0.2, abs=0.02)
 
 
+def test_large_matrices_with_rows_of_narrower_precision_take_no_more_than_if_all_was_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(3)
+    scales = np.exp2(rng.integers(-2, 2, (1100, 1))).astype(np.float32)
+    weight = torch.from_numpy(rng.standard_normal((1100, 1000), np.float32) * scales)
+    weight[::5] = weight[::5].bfloat16().float()
+    at_once = bits_per_weight(coded(weight), weight)
+    monkeypatch.setattr("fewbits.methods.lossless._LARGE", weight.numel() + 1)
+    assert at_once <= bits_per_weight(coded(weight), weight)
+    assert at_once < bits_per_weight(coded(torch.from_numpy(rng.standard_normal((1100, 1000), np.float32))), weight) - 3
+
+
 @pytest.mark.parametrize(
     "tensor",
     [
