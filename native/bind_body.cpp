@@ -17,7 +17,6 @@
 #include "core/body.h"
 #include "core/errors.h"
 #include "core/memory.h"
-#include "core/trellis_body.h"
 
 namespace nb = nanobind;
 
@@ -32,11 +31,10 @@ using ReadArray = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
 struct BoundOutput {
     Output output;
     AnyArray array;
-    std::optional<TrellisArray> trellis;  // if they are its levels
 };
 
 BoundOutput output_of(const AnyArray& array, Output::Kind kind) {
-    BoundOutput bound{{}, array, {}};
+    BoundOutput bound{{}, array};
     const size_t width = array.itemsize();
     if (width != 1 && width != 2 && width != 4 && width != 8) {
         throw InvalidArgument("an output's elements must be of 1, 2, 4 or 8 bytes.");
@@ -68,11 +66,12 @@ BoundOutput floats_output(const AnyArray& array, const std::string& name, int ty
 }
 
 BoundOutput trellis_output(const AnyArray& array, const std::string& name, int type, double step,
-                           const TrellisShifts& shifts) {
+                           const std::array<float, 5>& shifts) {
     BoundOutput bound = floats_output(array, name, type, step, std::nullopt);
     require(step > 0 && std::isfinite(step), "a step must be positive and finite.");
     require(array.itemsize() != 4 || reinterpret_cast<uintptr_t>(array.data()) % 4 == 0, "an array is not aligned.");
-    bound.trellis = TrellisArray{0, step, shifts};
+    bound.output.kind = Output::Kind::kTrellis;
+    bound.output.shifts = shifts;
     return bound;
 }
 
@@ -109,6 +108,12 @@ ModelSet models_of(nb::handle object) {
     return set;
 }
 
+void decode(nb::handle data, const std::vector<ArraySpec>& specs, const std::vector<Output>& outputs, int threads) {
+    const HeldBytes bytes(data);
+    nb::gil_scoped_release release;
+    decode_body(bytes.data(), bytes.size(), specs, outputs, threads);
+}
+
 void bound_decode_body(nb::handle data, const nb::list& arrays, const std::vector<BoundOutput*>& bound, int threads) {
     std::vector<ArraySpec> specs;
     for (nb::handle array : arrays) {
@@ -116,14 +121,8 @@ void bound_decode_body(nb::handle data, const nb::list& arrays, const std::vecto
                          models_of(array.attr("models"))});
     }
     std::vector<Output> outputs;
-    std::vector<TrellisArray> trellises;
-    for (const BoundOutput* each : bound) {
-        if (each->trellis) trellises.push_back({outputs.size(), each->trellis->step, each->trellis->shifts});
-        outputs.push_back(each->output);
-    }
-    const HeldBytes bytes(data);
-    nb::gil_scoped_release release;
-    decode_trellis_body(bytes.data(), bytes.size(), specs, outputs, trellises, threads);
+    for (const BoundOutput* each : bound) outputs.push_back(each->output);
+    decode(data, specs, outputs, threads);
 }
 
 // Arrays of one row and one model each, written one after the other: thousands, of which no objects are made.
@@ -144,9 +143,7 @@ void bound_decode_rows(nb::handle data, const nb::list& models, const In<int64_t
         row.data += 4 * row.num_elements;
         left -= row.num_elements;
     }
-    const HeldBytes bytes(data);
-    nb::gil_scoped_release release;
-    decode_body(bytes.data(), bytes.size(), specs, outputs, threads);
+    decode(data, specs, outputs, threads);
 }
 
 CodedArray::Type type_of(const ReadArray& values) {

@@ -9,6 +9,7 @@
 #include "lane.h"
 #include "leb128.h"
 #include "parallel.h"
+#include "trellis_levels.h"
 
 namespace fewbits {
 namespace {
@@ -364,7 +365,26 @@ private:
 void decode_body(const uint8_t* data, size_t size, const std::vector<ArraySpec>& arrays,
                  const std::vector<Output>& outputs, int num_threads) {
     if (arrays.size() != outputs.size()) throw InvalidArgument("each array of a body needs one output.");
-    BodyReader(data, size).read(arrays, outputs, num_threads);
+    const auto is_trellis = [](const Output& output) { return output.kind == Output::Kind::kTrellis; };
+    if (std::none_of(outputs.begin(), outputs.end(), is_trellis)) {
+        return BodyReader(data, size).read(arrays, outputs, num_threads);
+    }
+    // Levels that no byte holds are few; else all are decoded once more, as words.
+    for (const bool as_bytes : {true, false}) {
+        std::vector<Output> now = outputs;
+        std::vector<std::unique_ptr<TrellisLevels>> trellises;
+        for (Output& output : now) {
+            if (!is_trellis(output)) continue;
+            trellises.push_back(std::make_unique<TrellisLevels>(output, as_bytes));
+            output = trellises.back()->output();
+        }
+        BodyReader(data, size).read(arrays, now, num_threads);
+        bool lost_some = false;
+        for (const auto& levels : trellises) lost_some |= levels->lost_some();
+        if (lost_some) continue;
+        for (const auto& levels : trellises) levels->become_values();
+        return;
+    }
 }
 
 }  // namespace fewbits

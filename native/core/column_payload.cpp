@@ -107,10 +107,7 @@ ColumnResult decode_column_payload(const ColumnPayload& payload, size_t num_rows
     std::vector<size_t> starts(models.num_models + 1);
     std::vector<ArraySpec> specs(models.num_models);
     std::vector<Output> outputs(models.num_models);
-    const size_t num_elements = num_rows * num_columns;
-    std::vector<std::array<int64_t, 2>> far_levels(num_elements / 256 + 64);
-    auto* const pairs = reinterpret_cast<int64_t(*)[2]>(far_levels.data());
-    FarLevels far{reinterpret_cast<uint8_t*>(room.levels), pairs, far_levels.size()};
+    FarLevels far(reinterpret_cast<uint8_t*>(room.levels), num_rows * num_columns);
     double expected = 0;
     for (size_t m = 0; m < models.num_models; ++m) {
         expected += static_cast<double>(counts[m]) * share_of_far(payload.models[m]);
@@ -122,19 +119,15 @@ ColumnResult decode_column_payload(const ColumnPayload& payload, size_t num_rows
         starts[m + 1] = starts[m] + outputs[m].num_elements;
     }
     // Not worth a try.
-    if (expected > 2 * static_cast<double>(far_levels.size())) return ColumnResult::kTooFar;
+    if (expected > 2 * static_cast<double>(far.most())) return ColumnResult::kTooFar;
     decode_body(payload.body, static_cast<size_t>(payload.end - payload.body), specs, outputs, num_threads);
-    if (far.num > far_levels.size()) return ColumnResult::kTooFar;
-    std::qsort(pairs, far.num, sizeof *pairs, [](const void* a, const void* b) {
-        const int64_t i = *static_cast<const int64_t*>(a), j = *static_cast<const int64_t*>(b);
-        return i < j ? -1 : 1;
-    });
+    if (far.lost_some()) return ColumnResult::kTooFar;
 
     std::vector<float> steps(num_columns);
     for (size_t i = 0; i < num_columns; ++i) steps[i] = scales[side.steps[i] + kMostScaleCode];
     const std::vector<TrellisShifts> shifts = shifts_of(payload);
-    const ColumnLevels levels = {models,       payload.num_paths, nullptr,      room.levels,   pairs,
-                                 far.num,      starts.data(),     codes.data(), num_columns,   shifts.data(),
+    const ColumnLevels levels = {models,       payload.num_paths, nullptr,      room.levels,   far.sorted(),
+                                 far.size(),   starts.data(),     codes.data(), num_columns,   shifts.data(),
                                  steps.data(), rows.scales.data(), rows.places.data(), room.points, room.points_size};
     return column_values(levels, type, out) ? ColumnResult::kWritten : ColumnResult::kNotFinite;
 }

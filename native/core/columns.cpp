@@ -166,14 +166,14 @@ private:
 
     // The index of a far level, by its number.
     size_t far_index(size_t far) const {
-        return far < coded_.num_far_levels ? static_cast<size_t>(coded_.far_levels[far][0]) : SIZE_MAX;
+        return far < coded_.num_far_levels ? coded_.far_levels[far].index : SIZE_MAX;
     }
 
     // Notes the far levels of a run, whose levels are from `at` on, and rows from `row` on.
     void patch_far(uint32_t model, size_t at, size_t row, size_t column) {
         Next& next = next_[model];
         for (; next.far_index < next.at; next.far_index = far_index(++next.far)) {
-            const auto level = static_cast<int32_t>(coded_.far_levels[next.far][1]);
+            const int32_t level = coded_.far_levels[next.far].level;
             const float point = static_cast<float>(level) + coded_.shifts[model][level < 0 ? 0 : 4];
             patches_.push_back({row + next.far_index - at, column, point});
         }

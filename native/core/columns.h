@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "float_type.h"
+#include "output.h"
 #include "trellis_search.h"
 
 namespace fewbits {
@@ -74,7 +75,7 @@ struct ColumnLevels {
     size_t num_paths;  // 0: no trellis
     const int32_t* levels;
     const int8_t* small_levels;  // or their lowest bytes, if not null; those that are others are far levels
-    const int64_t (*far_levels)[2];  // index and level, by ascending index
+    const FarLevel* far_levels;  // by ascending index
     size_t num_far_levels;
     const size_t* starts;  // of each model's levels; num_models + 1
     const int32_t* codes;  // of columns

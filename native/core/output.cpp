@@ -1,6 +1,7 @@
 #include "output.h"
 
 #include <cfenv>
+#include <cstdlib>
 #include <cstring>
 
 #include "float_bits.h"
@@ -51,6 +52,14 @@ DefaultFloatEnvironment::~DefaultFloatEnvironment() {
     std::fenv_t before;
     std::memcpy(&before, saved_, sizeof before);
     std::fesetenv(&before);
+}
+
+const FarLevel* FarLevels::sorted() {
+    // By the C library: the other one's sort would be compiled here.
+    std::qsort(found_.data(), num_, sizeof(FarLevel), [](const void* a, const void* b) {
+        return static_cast<const FarLevel*>(a)->index < static_cast<const FarLevel*>(b)->index ? -1 : 1;
+    });
+    return found_.data();
 }
 
 ElementRule::ElementRule(const Output& output, size_t class_index)
@@ -105,7 +114,8 @@ bool ElementRule::field_word(int64_t q, uint64_t& word) const {
 }
 
 std::string ElementRule::refusal() const {
-    const char* what = kind_ == Output::Kind::kFloats ? " decodes to values that are not finite."
+    const bool are_floats = kind_ == Output::Kind::kFloats || kind_ == Output::Kind::kTrellis;
+    const char* what = are_floats ? " decodes to values that are not finite."
                                                       : " has an element too wide for its dtype.";
     return "tensor " + name_ + what;
 }

@@ -1,6 +1,7 @@
 // What decoded integers become: elements of an array in memory.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -11,19 +12,34 @@
 
 namespace fewbits {
 
-// Levels of -127 ... 127 are bytes; of those that are not, which they are, and all 32 bits. Threads may add to them.
-struct FarLevels {
-    const uint8_t* first;  // byte of all levels
-    int64_t (*found)[2];   // index and level, of any order
-    size_t most;
-    std::atomic<size_t> num{0};  // more than `most` if some are lost
+// A level that no byte of -127 ... 127 stands for, and which one it is.
+struct FarLevel {
+    size_t index;
+    int32_t level;
+};
+
+// The far ones of levels that are bytes: at most one in 256, and a few. Threads may add to them.
+class FarLevels {
+public:
+    // Of so many levels, whose bytes are from `first` on.
+    FarLevels(const uint8_t* first, size_t num_levels) : first_(first), found_(num_levels / 256 + 64) {}
+
+    size_t most() const { return found_.size(); }
+    bool lost_some() const { return num_ > most(); }
+    size_t size() const { return num_; }  // unless some are lost
 
     void add(const uint8_t* byte, int64_t level) {
-        const size_t i = num++;
-        if (i >= most) return;
-        found[i][0] = byte - first;
-        found[i][1] = static_cast<int32_t>(level);
+        const size_t i = num_++;
+        if (i < most()) found_[i] = {static_cast<size_t>(byte - first_), static_cast<int32_t>(level)};
     }
+
+    // All of them by ascending index, unless some are lost.
+    const FarLevel* sorted();
+
+private:
+    const uint8_t* first_;
+    std::vector<FarLevel> found_;
+    std::atomic<size_t> num_{0};
 };
 
 // How the integers q of one array are written: elements of `width` bytes, in order.
@@ -32,6 +48,7 @@ struct Output {
         kIntegers,  // q modulo 2^(8 width)
         kLevels,    // q modulo 256, in one byte; what is beyond -127 ... 127 is told as well
         kFloats,    // quantised values: docs/payload/ecsq.md
+        kTrellis,   // the same of a trellis, once all its levels are there
         kFields,    // sign and magnitude of a float: docs/payload/lossless.md, transforms 2 to 4
     };
 
@@ -41,10 +58,11 @@ struct Output {
     size_t num_elements = 0;
     std::string name;         // of the tensor, as errors quote it
 
-    FloatType type = FloatType::kFloat32;  // kFloats
+    FloatType type = FloatType::kFloat32;  // kFloats, kTrellis
     float step = 1.0f;
     bool has_centroids = false;
     int8_t centroids[3] = {};  // in 1/256 of a step
+    std::array<float, 5> shifts{};  // kTrellis: TrellisShifts
 
     FarLevels* far_levels = nullptr;  // kLevels
 

@@ -42,6 +42,7 @@ bool Shipped::has(const Table& table) const {
 Shipped::Choice Shipped::choose(const Magnitudes& magnitudes) const {
     std::array<double, kNumTables> costs;
     constexpr size_t kBlock = 8;  // tables whose sums stay in registers
+    static_assert(kNumTables % kBlock == 0, "blocks must be whole");
     for (size_t first = 0; first < kNumTables; first += kBlock) {
         double sums[kBlock] = {};
         for (size_t magnitude = 0; magnitude < kNumMagnitudes; ++magnitude) {

@@ -1,12 +1,12 @@
 #include "spectrum.h"
 
 #include <algorithm>
-#include <limits>
 #include <numeric>
 #include <optional>
 #include <type_traits>
 #include <utility>
 
+#include "counters.h"
 #include "errors.h"
 #include "range.h"
 
@@ -21,108 +21,6 @@ constexpr int kPartBits = 14;          // of farther spread ones, 2^14 + 1 parts
 constexpr int kZoomBits = 12;          // each look for an order statistic divides where it may be by 4096
 constexpr size_t kWindow = 4096;       // parts of widely spread integers that are counted in an array
 constexpr size_t kMargin = 1536;       // of them before the core, which has 993 at most
-constexpr size_t kSparse = 16;         // counters an integer that are too many
-constexpr size_t kLanes = 4;
-
-// Counters of consecutive integers. Each has several lanes, taken in turn: an increment has to wait for the last one of
-// the same counter to reach memory, and in an array of few different integers that is mostly the one just before.
-class Counters {
-public:
-    Counters(size_t size, size_t count) : lanes_(size * kSparse <= count ? kLanes : 1), counts_(size * lanes_) {}
-
-    size_t size() const { return counts_.size() / lanes_; }
-
-    void clear() { std::fill(counts_.begin(), counts_.end(), 0); }
-
-    // Counts first + index(value), which must be below size() for every one.
-    template <typename T, typename Index>
-    void add(const T* values, size_t count, Index index, size_t first = 0) {
-        int64_t* const counts = counts_.data() + first * lanes_;
-        size_t i = 0;
-        if (lanes_ == kLanes) {
-            for (; i + kLanes <= count; i += kLanes) {
-                for (size_t lane = 0; lane < kLanes; ++lane) {
-                    ++counts[static_cast<size_t>(index(values[i + lane])) * kLanes + lane];
-                }
-            }
-        }
-        for (; i < count; ++i) ++counts[static_cast<size_t>(index(values[i])) * lanes_];
-    }
-
-    // Counts index(value) where that is below size(), and calls `missed` with the other values.
-    template <typename T, typename Index, typename Missed>
-    void add_inside(const T* values, size_t count, Index index, Missed missed) {
-        int64_t* const counts = counts_.data();
-        const size_t inside = size(), lanes = lanes_;
-        const auto look = [=](T value, size_t lane) {
-            const auto place = index(value);
-            if (place < inside) {
-                ++counts[static_cast<size_t>(place) * lanes + lane];
-            } else {
-                missed(value);
-            }
-        };
-        size_t i = 0;
-        if (lanes == kLanes) {
-            for (; i + kLanes <= count; i += kLanes) {
-                for (size_t lane = 0; lane < kLanes; ++lane) look(values[i + lane], lane);
-            }
-        }
-        for (; i < count; ++i) look(values[i], 0);
-    }
-
-    bool all_zero(size_t first, size_t size) const {
-        return fewbits::all_zero(counts_.data() + first * lanes_, size * lanes_);
-    }
-
-    int64_t operator[](size_t index) const {
-        if (lanes_ == 1) return counts_[index];
-        const int64_t* const lanes = counts_.data() + index * kLanes;
-        return lanes[0] + lanes[1] + lanes[2] + lanes[3];
-    }
-
-private:
-    size_t lanes_;
-    std::vector<int64_t> counts_;
-};
-
-// Appends the counters first ... first + size - 1, of the integers from `begin` on, that are not 0.
-template <typename Counts>
-void append_counts(Spectrum& spectrum, const Counts& counters, size_t first, size_t size, int64_t begin) {
-    constexpr size_t kBlock = 32;  // most counters of widely spread integers are 0, and lie together
-    for (size_t block = 0; block < size; block += kBlock) {
-        const size_t end = std::min(block + kBlock, size);
-        if (counters.all_zero(first + block, end - block)) continue;
-        int64_t values[kBlock], counts[kBlock];
-        size_t num = 0;
-        for (size_t i = block; i < end; ++i) {  // each is written, and written over where its count is 0
-            values[num] = plus(begin, i);
-            counts[num] = counters[first + i];
-            num += counts[num] != 0 ? 1 : 0;
-        }
-        spectrum.values.insert(spectrum.values.end(), values, values + num);
-        spectrum.counts.insert(spectrum.counts.end(), counts, counts + num);
-    }
-}
-
-// Sums of the counts of spectra of one grain, for consecutive values from `begin` on.
-class Sums {
-public:
-    Sums(int64_t begin, size_t size) : begin_(begin), sums_(size) {}
-
-    void add(const Spectrum& spectrum) {
-        for (size_t i = 0; i < spectrum.values.size(); ++i) {
-            sums_[static_cast<size_t>(distance(begin_, spectrum.values[i]))] += spectrum.counts[i];
-        }
-    }
-
-    bool all_zero(size_t first, size_t size) const { return fewbits::all_zero(sums_.data() + first, size); }
-    int64_t operator[](size_t index) const { return sums_[index]; }
-
-private:
-    int64_t begin_;
-    std::vector<int64_t> sums_;
-};
 
 void append_sorted(Spectrum& spectrum, const int64_t* values, size_t count) {
     for (size_t i = 0, next; i < count; i = next) {
@@ -283,14 +181,11 @@ public:
 
     size_t size() const { return size_; }
 
-    // The part of each of the integers, from 0 on.
-    auto index() const {
-        return [begin = begin(), grain = grain_](T value) { return static_cast<size_t>(distance(begin, value) >> grain); };
-    }
-
-    // Adds those of some integers, less than 2^32, to two counters of each part.
-    void count_pairs(const T* values, size_t count, uint32_t* pairs) const {
-        fewbits::count_pairs(values, count, begin(), grain_, pairs);
+    // Counts the parts of some of the integers.
+    void count(const T* values, size_t count, PartCounters& counters) const {
+        // No more than any of the integers, and 0 modulo 2^grain: no digit is borrowed from below the part's.
+        const auto begin = static_cast<T>(static_cast<Unsigned<T>>(first_) << grain_);
+        counters.add(values, count, begin, grain_);
     }
 
     Sums sums() const { return {static_cast<int64_t>(first_), size_}; }
@@ -320,9 +215,6 @@ private:
     static int64_t scaled(int64_t value, int grain) {
         return static_cast<int64_t>(static_cast<uint64_t>(value) << grain);
     }
-
-    // It is no more than any of the integers, and 0 modulo 2^grain: no digit is borrowed from below the part's.
-    T begin() const { return static_cast<T>(static_cast<Unsigned<T>>(first_) << grain_); }
 
     // How far the core spreads at least: all but 1 / 4096 of the integers at either end.
     uint64_t least_spread(const Spectrum& parts) const {
@@ -405,13 +297,6 @@ private:
     std::vector<size_t> order_;
 };
 
-// Counts of the parts of one class, two counters each, which an even place in a row and an odd one go to.
-struct PairCounts {
-    const uint32_t* pairs;
-    bool all_zero(size_t first, size_t size) const { return fewbits::all_zero(pairs + 2 * first, 2 * size); }
-    int64_t operator[](size_t part) const { return int64_t{pairs[2 * part]} + pairs[2 * part + 1]; }
-};
-
 template <typename T>
 Spectra wide_spectra(const T* values, size_t count, const Rows<T>& rows, Range<T> range) {
     const Parts<T> parts(range);
@@ -420,27 +305,15 @@ Spectra wide_spectra(const T* values, size_t count, const Rows<T>& rows, Range<T
     Spectra spectra;
     spectra.classes.reserve(num_classes);
     std::vector<T> gathered;
-    const auto take = [&](size_t index, const auto& counts) {
-        Spectrum counted = parts.counted(counts);
+    // Class after class, so that the counters of one, and of no more, are in first-level cache.
+    PartCounters counters(parts.size());
+    for (size_t index = 0; index < num_classes; ++index) {
+        counters.clear();
+        rows.visit(index, [&](const T* row, size_t length) { parts.count(row, length, counters); });
+        Spectrum counted = parts.counted(counters);
         sums.add(counted);
         std::optional<Spectrum> spectrum = parts.finished(std::move(counted));
         spectra.classes.push_back(spectrum ? *std::move(spectrum) : rows.lone(index, gathered));
-    };
-    // Class after class, so that the counters of one, and of no more, are in first-level cache.
-    if (count <= std::numeric_limits<uint32_t>::max()) {
-        std::vector<uint32_t> pairs(2 * parts.size());
-        for (size_t index = 0; index < num_classes; ++index) {
-            std::fill(pairs.begin(), pairs.end(), 0);
-            rows.visit(index, [&](const T* row, size_t length) { parts.count_pairs(row, length, pairs.data()); });
-            take(index, PairCounts{pairs.data()});
-        }
-    } else {
-        Counters counters(parts.size(), count / num_classes);
-        for (size_t index = 0; index < num_classes; ++index) {
-            counters.clear();
-            rows.visit(index, [&](const T* row, size_t length) { counters.add(row, length, parts.index()); });
-            take(index, counters);
-        }
     }
     std::optional<Spectrum> whole = parts.finished(parts.counted(sums));
     spectra.whole = whole ? *std::move(whole) : wide_spectrum(values, count, range);
@@ -454,8 +327,8 @@ Spectrum spectrum_of(const T* values, size_t count) {
     const Range<T> range = range_of(values, count);
     if (range.width() <= kNarrow) return narrow_spectrum(values, count, range);
     const Parts<T> parts(range);
-    Counters counters(parts.size(), count);
-    counters.add(values, count, parts.index());
+    PartCounters counters(parts.size());
+    parts.count(values, count, counters);
     std::optional<Spectrum> spectrum = parts.finished(parts.counted(counters));
     return spectrum ? *std::move(spectrum) : wide_spectrum(values, count, range);
 }

@@ -188,9 +188,9 @@ bool trellis_values(const ByteLevels& coded, size_t count, double step, const Tr
         float* const made = width == 4 ? reinterpret_cast<float*>(out) + start : values.data();
         uint32_t joined = loops.scale_points(points.data(), length, float_step / 256, made);
         for (; far < coded.num_far_levels; ++far) {
-            const auto place = static_cast<size_t>(coded.far_levels[far][0]) - start;
+            const size_t place = coded.far_levels[far].index - start;
             if (place >= length) break;
-            const auto level = static_cast<int32_t>(coded.far_levels[far][1]);
+            const int32_t level = coded.far_levels[far].level;
             const float point = static_cast<float>(level) + shifts[level < 0 ? 0 : 4];
             made[place] = mirrored(point, mirrors[place]) * float_step;
             joined |= bits_of(made[place]);

@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "output.h"
 #include "quantize.h"
 #include "trellis_search.h"
 
@@ -46,10 +47,10 @@ Distortion trellis_distortion(const Weights& weights, double step, const Trellis
 bool trellis_values(const int32_t* levels, size_t count, double step, const TrellisShifts& shifts, FloatType type,
                     unsigned char* out);
 
-// Levels as bytes, their lowest ones; of those that are none of -127 ... 127 also index and level, by ascending index.
+// Levels as bytes, their lowest ones, and those that are far, by ascending index.
 struct ByteLevels {
     const int8_t* levels;
-    const int64_t (*far_levels)[2];
+    const FarLevel* far_levels;
     size_t num_far_levels;
 };
 

@@ -136,7 +136,7 @@ namespace {
 
 constexpr int kFloatWidths[] = {4, 2, 2, 8};
 
-Output output_from(ByteSource& source, size_t num_models, size_t index, std::vector<TrellisArray>& trellises) {
+Output output_from(ByteSource& source, size_t num_models) {
     Output output;
     output.name = "w";
     const uint8_t flags = source.byte();
@@ -159,8 +159,8 @@ Output output_from(ByteSource& source, size_t num_models, size_t index, std::vec
             if ((flags & 128) != 0) {
                 const auto shift = [&](int k) { return 0.25f + static_cast<float>(k) / 256.0f; };
                 const int zero = output.centroids[0], one = output.centroids[1], others = output.centroids[2];
-                trellises.push_back(
-                    {index, output.step, {shift(-others), shift(-one), shift(zero), shift(one), shift(others)}});
+                output.kind = Output::Kind::kTrellis;
+                output.shifts = {shift(-others), shift(-one), shift(zero), shift(one), shift(others)};
             }
             break;
         }
@@ -217,7 +217,7 @@ DecodingCase case_from(ByteSource& source, bool allow_wrong) {
             spec.row_length += spec.row_length == 0;
         }
         spec.models = models_from(source, has_classes, allow_wrong);
-        Output output = output_from(source, spec.models.models.size(), a, result.trellises);
+        Output output = output_from(source, spec.models.models.size());
         output.num_elements = spec.num_rows * spec.row_length;
         if (allow_wrong && shape == 0xFE) ++output.num_elements;
         result.blocks.push_back(std::make_unique<uint8_t[]>(bytes_of(output)));

@@ -6,7 +6,7 @@
 #include <memory>
 #include <vector>
 
-#include "trellis_body.h"
+#include "body.h"
 
 namespace fewbits {
 
@@ -59,7 +59,6 @@ IntegerModel model_of_indices(size_t num_models);
 struct DecodingCase {
     std::vector<ArraySpec> arrays;
     std::vector<Output> outputs;
-    std::vector<TrellisArray> trellises;
     std::vector<std::unique_ptr<uint8_t[]>> blocks;  // of the outputs, exactly as large as they have to be
     int num_threads = 1;
     size_t loops = 0;  // whose inner loops, modulo how many there are

@@ -127,8 +127,7 @@ bool decoded(const std::vector<uint8_t>& body, const DecodingCase& decoding, int
     const auto block = std::make_unique<uint8_t[]>(body.size());
     if (!body.empty()) std::memcpy(block.get(), body.data(), body.size());
     try {
-        decode_trellis_body(
-            block.get(), body.size(), decoding.arrays, decoding.outputs, decoding.trellises, num_threads);
+        decode_body(block.get(), body.size(), decoding.arrays, decoding.outputs, num_threads);
     } catch (const Corrupt&) {
         return false;
     }

@@ -1,6 +1,5 @@
 // Tests of the core without Python. Prints each proposition before it is tested; stops at the first that is wrong.
 #include <algorithm>
-#include <array>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
@@ -361,11 +360,11 @@ void test_levels_as_bytes() {
     CHECK(!are_bytes_enough(0.5, {0.25f, 0.25f, 0.25f, 0.25f, 0.3f}));
     for (const size_t count : {0, 1, 15, 16, 17, 511, 512, 513, 1500}) {
         std::vector<int32_t> levels(count);
-        std::vector<std::array<int64_t, 2>> far;
+        std::vector<FarLevel> far;
         for (size_t i = 0; i < count; ++i) {
             const auto size = static_cast<int>(numbers.below(10));
             levels[i] = size < 9 ? size - 4 : static_cast<int32_t>(numbers.next());
-            if (std::abs(int64_t{levels[i]}) > 127) far.push_back({static_cast<int64_t>(i), levels[i]});
+            if (std::abs(int64_t{levels[i]}) > 127) far.push_back({i, levels[i]});
         }
         for (const FloatType type :
              {FloatType::kFloat32, FloatType::kFloat16, FloatType::kBfloat16, FloatType::kFloat64}) {
@@ -374,7 +373,7 @@ void test_levels_as_bytes() {
             const bool finite = trellis_values(levels.data(), count, 0.5, shifts, type, expected.data());
             auto* const bytes = reinterpret_cast<int8_t*>(out.data() + (width - 1) * count);
             for (size_t i = 0; i < count; ++i) bytes[i] = static_cast<int8_t>(levels[i] & 0xFF);
-            const ByteLevels coded = {bytes, reinterpret_cast<const int64_t(*)[2]>(far.data()), far.size()};
+            const ByteLevels coded = {bytes, far.data(), far.size()};
             CHECK(trellis_values(coded, count, 0.5, shifts, type, out.data()) == finite);
             CHECK(!finite || out == expected);
         }
@@ -390,10 +389,10 @@ void check_bytes(ColumnLevels decoded, size_t count, Numbers& numbers) {
         if (numbers.below(9) == 0) level = 127 - static_cast<int32_t>(numbers.below(256));
     }
     std::vector<int8_t> bytes;
-    std::vector<std::array<int64_t, 2>> far;
+    std::vector<FarLevel> far;
     for (size_t i = 0; i < count; ++i) {
         bytes.push_back(static_cast<int8_t>(levels[i]));
-        if (levels[i] < -127 || levels[i] > 127) far.push_back({static_cast<int64_t>(i), levels[i]});
+        if (levels[i] < -127 || levels[i] > 127) far.push_back({i, levels[i]});
     }
     bytes.shrink_to_fit();
     far.shrink_to_fit();
@@ -416,7 +415,7 @@ void check_bytes(ColumnLevels decoded, size_t count, Numbers& numbers) {
                 const bool finite = column_values(decoded, type, expected.data());
                 decoded.levels = nullptr;
                 decoded.small_levels = bytes.data();
-                decoded.far_levels = reinterpret_cast<const int64_t(*)[2]>(far.data());
+                decoded.far_levels = far.data();
                 decoded.num_far_levels = far.size();
                 for (const size_t size : {size_t{0}, room.size() / 4 * 4}) {
                     decoded.room = room.data();

@@ -8,27 +8,23 @@ from fewbits.chunk import Chunk, TensorSpec
 from fewbits.container.format import MAX_PART_ELEMENTS, TensorEntry
 from fewbits.container.groups import bound_log2_of
 from fewbits.errors import InvalidArgument
-from fewbits.native import crc32
 
 
 class Placed(NamedTuple):
-    """A chunk, the positions of its tensors in the file, and the CRC of its payload, if files of its kind keep one."""
+    """A chunk and the positions of its tensors in the file."""
 
     positions: tuple[int, ...]
     chunk: Chunk
-    check: int | None
 
 
-def place(chunks: Iterable[Chunk], tensors: Sequence[TensorEntry], seed: int, *, checks: bool) -> list[Placed]:
+def place(chunks: Iterable[Chunk], tensors: Sequence[TensorEntry], seed: int) -> list[Placed]:
     """Find each chunk's tensors, check that all are held once, and put the chunks in canonical order."""
     positions = {entry.spec.name: position for position, entry in enumerate(tensors) if entry.target is None}
     placed: list[Placed] = []
     for chunk in chunks:
         if chunk.seed != seed:
             raise InvalidArgument(f"a chunk has the seed {chunk.seed}, the file {seed}: a file has one seed.")
-        held = tuple(_position(spec, positions, tensors) for spec in chunk.tensors)
-        # Here, while what was just encoded is still in the processor's cache.
-        placed.append(Placed(held, chunk, crc32(chunk.payload) if checks else None))
+        placed.append(Placed(tuple(_position(spec, positions, tensors) for spec in chunk.tensors), chunk))
     placed.sort(key=_canonical_order)
     _check_coverage(placed, tensors)
     return placed
@@ -57,7 +53,7 @@ def _position(spec: TensorSpec, positions: Mapping[str, int], tensors: Sequence[
 def _check_coverage(placed: Sequence[Placed], tensors: Sequence[TensorEntry]) -> None:
     whole: set[int] = set()
     tiled: dict[int, int] = {}  # elements held so far, by tensor
-    for positions, chunk, _ in placed:
+    for positions, chunk in placed:
         if not positions:
             raise InvalidArgument("a chunk holds no tensor.")
         first, name = positions[0], chunk.tensors[0].name

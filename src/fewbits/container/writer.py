@@ -96,7 +96,7 @@ def _pieces(
         raise InvalidArgument(f"the seed {seed} is not an unsigned 64-bit integer.")
     if rate_weight is not None and not (math.isfinite(rate_weight) and rate_weight >= 0):
         raise InvalidArgument(f"rate_weight is {rate_weight}; it must be finite and at least 0.")
-    placed = place(chunks, tensors, seed, checks=not bare)
+    placed = place(chunks, tensors, seed)
     methods, parts = _tables(placed, bare)
     payloads = [bytes(item.chunk.payload) for item in placed]
     if bare:
@@ -195,7 +195,7 @@ def _tables(placed: Sequence[Placed], bare: bool) -> tuple[tuple[MethodEntry, ..
     methods: dict[tuple[str, int, bytes], int] = {}
     entries: list[MethodEntry] = []
     parts: list[Part] = []
-    for positions, chunk, check in placed:
+    for positions, chunk in placed:
         config = b"" if bare else _encode_config(chunk)
         key = (chunk.method, chunk.payload_version, config)
         if key not in methods:
@@ -203,6 +203,7 @@ def _tables(placed: Sequence[Placed], bare: bool) -> tuple[tuple[MethodEntry, ..
             entries.append(MethodEntry(chunk.method, chunk.payload_version, {} if bare else chunk.config))
         if chunk.span is not None and chunk.span[0] and parts[-1].method != methods[key]:
             raise InvalidArgument(f"the tiles of the tensor {chunk.tensors[0].name!r} differ in method or config.")
+        check = None if bare else crc32(chunk.payload)
         parts.append(Part(methods[key], positions, chunk.span, 0, len(chunk.payload), check))
     return tuple(entries), parts
 

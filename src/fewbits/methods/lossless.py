@@ -275,20 +275,20 @@ def _with_floats(matrix: NDArray[np.unsignedinteger], fields: Fields) -> Coded:
         whole = field_integers(matrix, least, signed=fields.signed)
         fit = best_fit(whole, keys if by_row else None, class_bytes=1)
         return _finish(transform, whole, fit, bytes([drop] * len(fit.models.models)))
-    candidates: list[Coded] = []
     dropped = field_integers(matrix, zeros, signed=fields.signed)
-    # Where classes pay in any case, those by scale as well are taken at once: to try all takes three times as long.
-    surely = matrix.size >= _LARGE and 1024 * spared >= 8 * matrix.nbytes
-    for key in (keys, zeros.view(np.int64)) if surely else (zeros.view(np.int64), keys):
+
+    def by(key: NDArray[np.int64]) -> list[Coded]:
         fit = fit_rows(dropped, key)
         if fit is None or fit.classes is None:
-            continue
+            return []
         drops = bytes(int(zeros[fit.classes == index][0]) for index in range(len(fit.models.models)))
-        candidates.append(_finish(transform, dropped, fit, drops))
-        if surely:
-            return candidates[0]
+        return [_finish(transform, dropped, fit, drops)]
+
+    # Where classes pay in any case, those by scale as well are taken at once: to try all takes three times as long.
+    if matrix.size >= _LARGE and 1024 * spared >= 8 * matrix.nbytes and (found := by(keys)):
+        return found[0]
     whole = field_integers(matrix, least, signed=fields.signed)
-    candidates.insert(0, _finish(transform, whole, fit_values(whole), bytes([drop])))
+    candidates = [_finish(transform, whole, fit_values(whole), bytes([drop])), *by(zeros.view(np.int64)), *by(keys)]
     return min(candidates, key=lambda coded: coded.bits)
 
 
